@@ -13,7 +13,7 @@ from batchflux.failpoints import reach
 from batchflux.output import durable
 from batchflux.output.base import IMAGES, REPLACED
 from batchflux.output.folder_store import FolderStore
-from batchflux.output.stores.base import read
+from batchflux.output.stores.base import PassingError, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,11 @@ _TRIES = 2  # of a file that is written beside
 
 
 class AwayError(Exception):
-    """The bucket did not do what it was asked, and may do it later; the text says why."""
+    """The bucket did not do what it was asked; the text says why, `passes` whether that may pass by itself."""
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(str(error))
+        self.passes = isinstance(error, PassingError)
 
 
 class RefusedError(Exception):
@@ -51,7 +55,7 @@ class MirrorBucket:
             self._store.put(key, data, _digest(data))
         except StorageError as error:
             if self._there(MARKER, error) in {None, data}:
-                raise AwayError(str(error)) from error
+                raise AwayError(error) from error
             what = f"{self.to} is the mirror of another output folder, says its object {MARKER}"
             remedy = f"choose another output.mirror, or remove {MARKER} there if that folder is no more"
             raise UsageError(f"{what}: {remedy}. Nothing was spent.") from error
@@ -99,7 +103,7 @@ class MirrorBucket:
         try:
             self._store.put(self._address.below(name), data, digest)
         except StorageError as error:
-            raise AwayError(str(error)) from error
+            raise AwayError(error) from error
         reach("mirror.set_aside")
         return name
 
@@ -122,7 +126,7 @@ class MirrorBucket:
 
         AwayError.
         """
-        path, why = self._folder / name, ""
+        path, why = self._folder / name, StorageError("")
         for _ in range(_TRIES):
             if not path.is_file():
                 return None
@@ -133,7 +137,7 @@ class MirrorBucket:
             try:
                 self._store.put(self._address.below(name), path, digest, over=True)
             except StorageError as error:  # a review may have written it meanwhile
-                why = str(error)
+                why = error
             else:
                 reach("mirror.followed")
                 return digest
@@ -155,18 +159,20 @@ class MirrorBucket:
             if sha256 is None or (path.is_file() and _digest(path.read_bytes()) == sha256):
                 path.unlink(missing_ok=True)
 
-    def _there(self, name: str, cause: Exception | None = None) -> bytes | None:
+    def _there(self, name: str, cause: StorageError | None = None) -> bytes | None:
         """Return the bytes of an object, None when there is none; AwayError, which says the `cause` if there is one."""
         try:
             return read(self._store, self._address.below(name))
         except StorageError as error:
-            raise AwayError(str(cause or error)) from error
+            raise AwayError(cause or error) from error
 
     def _explained(self, picture: Picture, error: StorageError) -> Exception:
         """Return what a refusal means: whether another object is in the way."""
-        there = None if picture.there is not None else self._there(picture.name, error)
-        taken = there is not None and _digest(there) != picture.sha256
-        return RefusedError(self._taken(picture)) if taken else AwayError(str(error))
+        if picture.there is None and not isinstance(error, PassingError):
+            there = self._there(picture.name, error)
+            if there is not None and _digest(there) != picture.sha256:
+                return RefusedError(self._taken(picture))
+        return AwayError(error)
 
     def _taken(self, picture: Picture) -> str:
         return f"{self.to}/{picture.name} is another object, not of this folder: move it away"

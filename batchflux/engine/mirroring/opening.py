@@ -27,8 +27,8 @@ async def open_mirror(
 ) -> Mirror | None:
     """Return what mirrors the folder, None where nothing does.
 
-    A bucket that had objects of this folder before may be away for now. UsageError: it cannot be had, or is another
-    folder's; or pictures are in the bucket that the manifest named before, and nowhere else.
+    A bucket that had objects of this folder before may be out of reach for now. UsageError: it cannot be had, or is
+    another folder's; or pictures are in the bucket that the manifest named before, and nowhere else.
     """
     output = manifest.output
     if output.mirror is None:
@@ -39,7 +39,7 @@ async def open_mirror(
     try:
         await in_thread(partial(bucket.claim, mark))
     except AwayError as error:
-        if not proven:
+        if not (proven and error.passes):
             raise UsageError(f"output.mirror cannot be used, and nothing was spent. {error}") from error
         event("mirror_away", message=f"{bucket.to} is not there, pictures are kept here meanwhile: {error}")
     notes = {ADDRESS: bucket.to} | ({} if output.keep_local else {AWAY: "1"})

@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, checked, sound
+from batchflux.output.stores.base import Found, PassingError, checked, sound
 from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, trouble_of
 from batchflux.redaction import tidy
 
@@ -39,10 +39,6 @@ for _type, _ending in (("image/webp", ".webp"), ("image/avif", ".avif"), ("appli
     _TYPES.add_type(_type, _ending)
 
 
-class _PassingError(StorageError):
-    """What may pass by itself."""
-
-
 class Bucket:
     """An ObjectStore over one of obstore's stores; `name` is what messages call it.
 
@@ -58,7 +54,7 @@ class Bucket:
         self._trying = Retrying(
             stop=stop_after_attempt(TRIES) | stop_after_delay(PATIENCE),
             wait=wait_random_exponential(multiplier=PAUSE, max=PATIENCE / 2),
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(PassingError),
             reraise=True,
         )
 
@@ -171,7 +167,7 @@ class Bucket:
             self._write(self._creating, key, body, sha256, self._mode)
         except AlreadyExistsError as error:
             if not self._same(key, sha256):
-                raise _PassingError(f"{self._name}/{key} is written by others just now; run again") from error
+                raise PassingError(f"{self._name}/{key} is written by others just now; run again") from error
             return False
         except BaseError as error:
             if code_of(error) not in NO_CONDITIONS:
@@ -222,7 +218,7 @@ class Bucket:
                 return act()
             except (BaseError, FileNotFoundError, NotImplementedError) as error:
                 trouble = trouble_of(error)
-                kind = _PassingError if trouble.passes else StorageError
+                kind = PassingError if trouble.passes else StorageError
                 raise kind(f"{self._name}/{key}: {trouble.cause}; {trouble.remedy}") from None  # it may show a secret
 
         return self._trying(once)
