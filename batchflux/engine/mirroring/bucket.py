@@ -112,7 +112,9 @@ class MirrorBucket:
         data = self._there(name)
         if data is None or _digest(data) != picture.sha256:
             what = "gone" if data is None else "another object"
-            raise RefusedError(f"{picture.name} is not here, and {self.to}/{name}, which had it, is {what}")
+            raise RefusedError(
+                f"{picture.name} is not here, and {self.to}/{name}, which had it, is {what}: bring it back"
+            )
         return data
 
     def bring_back(self, picture: Picture) -> None:

@@ -150,7 +150,7 @@ class Mirror:
         waiting = max(0, use.left - self._gone - refused)
         if refused:
             first = next(iter(self._refused.values()))
-            message = f"{message} {_count(refused)} not be put into {self.to}: {first}, then run again."
+            message = f"{message} {_count(refused, 'cannot', 'cannot')} be put into {self.to}: {first}, then run again."
             code = code or 1
         if waiting or (self.why and not refused):
             why = f" ({self.why})" if self.why else ""
@@ -190,6 +190,9 @@ class Mirror:
             fresh = [self._fresh.popleft() for _ in range(min(len(self._fresh), _LOOKED_UP))]
             found = await self._database.submit(partial(with_objects, pictures=fresh))
             self._add(one for one in found if not one.mirrored)
+            for one in found:
+                if one.mirrored and not self._keep_local:  # it was made again, and is the same
+                    await self._in_thread(partial(self._bucket.remove, one.name, one.sha256))
             return True
         if self._after is None and self._overflowed:
             self._after, self._overflowed = 0, False
@@ -315,5 +318,5 @@ class Mirror:
         return await in_thread(work, self._threads)
 
 
-def _count(number: int, one: str = "can", more: str = "can") -> str:
+def _count(number: int, one: str, more: str) -> str:
     return f"1 picture {one}" if number == 1 else f"{number:,} pictures {more}"
