@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from batchflux.failpoints import VARIABLE
 from batchflux.testing.bank import picture_of
-from tests.stores import SLOW_DOWN, Served
+from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, SLOW_DOWN, Fault, Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -275,3 +278,41 @@ def test_a_kill_as_pictures_make_way(mirrored: Mirrored, point: str) -> None:
     assert picture_of("a2") in mirrored.objects().values(), "what was paid for is there still"
     assert mirrored.bank.posts["a2"] == 1
     assert not mirrored.bank.again
+
+
+FAULTS = (SLOW_DOWN, BROKEN, CUT_EARLY, CUT_LATE)
+
+
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [
+        pytest.param(150, 0, marks=pytest.mark.slow),
+        pytest.param(10_000, 32 << 10, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_many_pictures_with_faults(program: Program, bank: Bank, faulty: Faulty, number: int, more: int) -> None:
+    """Nothing is lost, nothing is there twice, memory stays flat, where one request in ten fails, in every way."""
+    mirrored = Mirrored(program, bank, faulty)
+    made = {f"images/n{n}.png": f"n{n}" for n in range(number)}
+    mirrored.write(
+        "".join(f"  - {{id: {job}, prompt: 'job {job} #url', output_format: png}}\n" for job in made.values())
+    )
+    chance = random.Random(number)
+    faulty.front.faults.extend(chance.choice(FAULTS) if chance.random() < 0.1 else Fault() for _ in range(2 * number))
+    arguments = ("--set", f"output.mirror={mirrored.to}", "--set", "output.keep_local=false")
+    process = program.start("run", "m.yaml", *arguments, "--set", "limits.concurrency=32")
+    out, resident = threading.Thread(target=lambda: ended.append(program.finish(process))), list[tuple[int, int]]()
+    ended: list[Ended] = []
+    out.start()
+    while out.is_alive():
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+            resident.append((bank.posts.total(), int(status.partition("VmRSS:")[2].split()[0])))
+        out.join(0.2)
+    assert ended[0].code == 0, ended[0].said
+    mirrored.whole(made)
+    assert mirrored.here() == set()
+    assert bank.posts.total() == number
+    if more:
+        first = max(size for posts, size in resident if posts < number / 2)
+        assert max(size for _, size in resident) < first + more, "the second half takes no more memory than the first"
