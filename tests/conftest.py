@@ -179,6 +179,20 @@ def _link_picture(folder: Path, row: dict[str, Any], source: Path, *, thumbs: bo
         os.link(source, folder / "thumbs" / f"{row['key'].hex()[:16]}-{row['sha256'][:12]}.jpg")
 
 
+@pytest.fixture
+def need() -> Callable[[str, bool], None]:
+    """Skip a test that this machine cannot run; in CI, where everything must be there, fail instead."""
+
+    def check(what: str, there: bool) -> None:  # noqa: FBT001  reads as a sentence
+        if there:
+            return
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs {what}")
+        pytest.skip(f"this test needs {what}")
+
+    return check
+
+
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what batchflux remembers from folder to folder out of the user's home, and each test's apart."""

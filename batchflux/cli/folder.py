@@ -29,8 +29,8 @@ from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.folders.merge import merge as merge_folders
 from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.summary import read_standing
-from batchflux.manifest.reading.values import zone
-from batchflux.output.folder import iso
+from batchflux.manifest.reading.values import link_life
+from batchflux.output.folder import iso, zone
 from batchflux.report.report import write_report
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchflux.ledger.summary import Standing
+    from batchflux.report.report import Report
 
 _SHOWN = 3
 _VERDICTS = {"accept": "accepted", "reject": "rejected", "redo": "redo"}
@@ -117,24 +118,47 @@ def _last_run(standing: Standing) -> list[str]:
     return [f"  last run   {how} at {at}: {run.message}"]
 
 
+def _link_life(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    try:
+        return None if text is None else link_life(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
 @click.command("report")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-def report(out: Path) -> None:
-    """Write OUT/report.html: all pictures of an output folder in one page that opens from disk."""
+@click.option("--sign", metavar="DURATION", callback=_link_life, help="With links to pictures in the mirror, as 2h.")
+def report(out: Path, sign: int | None) -> None:
+    """Write OUT/report.html: all pictures of an output folder in one page that opens from disk.
+
+    Of pictures that are in the bucket of output.mirror alone it has thumbnails, and their addresses. With --sign it has
+    links as well, by which whoever has the page sees the pictures without a key, for so long: at most 168h.
+    """
     with tqdm(desc="thumbnails", unit="picture", leave=False, disable=None) as bar:
 
         def started(jobs: int) -> Callable[[], object]:
             bar.reset(jobs)
             return bar.update
 
-        written = write_report(out, started)
+        written = write_report(out, started, sign)
     click.echo(place(str(written.path)))
+    if sign:
+        until = "There is no mirror, so nothing is signed." if written.signed_until is None else _signed(written)
+        click.echo(until, err=True)
     click.echo(f"{count(written.rows, 'job')}, {count(written.thumbs, 'thumbnail')} made.", err=True)
     if missing := len(written.missing):
         names = ", ".join(written.missing[:_SHOWN])
         more = "" if missing <= _SHOWN else f" and {missing - _SHOWN:,} more"
         says = f"{count(missing, 'picture')} cannot be shown, the file is missing or damaged ({names}{more}); "
         click.echo(f"{says}`batchflux run` brings missing ones back.", err=True)
+    if written.unread:
+        first, why = next(iter(written.unread.items()))
+        says = f"{count(len(written.unread), 'picture')} could not be read from the mirror, and cannot be shown"
+        click.echo(f"{says} (first {first}: {why}).", err=True)
+
+
+def _signed(written: Report) -> str:
+    return f"Links to pictures in the mirror are good until {iso(written.signed_until)}: the page is a key to them."
 
 
 @click.command("merge")

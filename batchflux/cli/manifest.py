@@ -21,7 +21,7 @@ from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import AutoTimeout
-from batchflux.manifest.reading.values import zone
+from batchflux.output.folder import zone
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 

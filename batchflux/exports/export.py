@@ -24,9 +24,10 @@ from batchflux.exports.dataset import row_of, tag_column
 from batchflux.exports.destination import Destination
 from batchflux.exports.formats import formats
 from batchflux.exports.projection import tag_names
-from batchflux.exports.references import STORE, LeftOutError, References, read_checked
+from batchflux.exports.references import STORE, LeftOutError, References
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
 from batchflux.exports.similar import Look, Looks
+from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import Verdict, verdicts_on
 from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
@@ -130,6 +131,7 @@ class _Work:
 
     def __init__(self, out: Path, connection: sqlite3.Connection, wish: Wish, done: Exported) -> None:
         self._out, self._connection, self._wish, self.done = out, connection, wish, done
+        self._pictures = pictures_of(out, connection)
         self._tags = tag_names(out, connection)
         self._words = Vocabulary(self._tags)
         self._selection = Selection(self._words, wish.only, wish.where, accepted=wish.accepted)
@@ -185,7 +187,7 @@ class _Work:
                     what = f"{self._out}, or what its pictures were made from, changed while it was exported"
                     raise StorageError(f"{what}: export again to continue.")
                 sample = self._sample(known, row, (split, name), photos)
-                exporter.write(sample, partial(read_checked, self._out / str(known.file_name), sha256))
+                exporter.write(sample, partial(self._pictures.read, str(known.file_name), sha256, known.mirrored))
                 self._count(sample, row)
                 step()
         exporter.close()
@@ -219,21 +221,25 @@ class _Work:
 
     def _take(self, known: Known, row: Mapping[str, Any]) -> None:
         """Plan a picture, unless it cannot be exported."""
-        path = self._out / str(known.file_name)
-        try:
-            size = path.stat().st_size
-        except OSError:
-            self.done.left_out[known.id] = "its picture is not there"
-            return
-        if size != known.bytes:
-            self.done.left_out[known.id] = "its picture is not the one that is on record"
+        amiss = None if known.mirrored else self._amiss(known)
+        if amiss is not None:
+            self.done.left_out[known.id] = amiss
             return
         photos = self._photos(known)
-        if photos is None or self._is_copy(known, path):
+        if photos is None or self._is_copy(known):
             return
         self._caption.of(row)
-        suffix = _SUFFIX_OF.get(path.suffix.lower(), path.suffix)
+        suffix = PurePosixPath(str(known.file_name)).suffix
+        suffix = _SUFFIX_OF.get(suffix.lower(), suffix)
         self.plan.add(known, self._wish.split.of_value(row[self._wish.split.by]), suffix, len(photos))
+
+    def _amiss(self, known: Known) -> str | None:
+        """Return what is wrong with the file of a picture that is nowhere else, None when nothing is."""
+        try:
+            size = (self._out / str(known.file_name)).stat().st_size
+        except OSError:
+            return "its picture is not there"
+        return None if size == known.bytes else "its picture is not the one that is on record"
 
     def _photos(self, known: Known) -> tuple[Photo, ...] | None:
         """Return a job's references where the format wants them; None where it has none, or they cannot be had."""
@@ -248,10 +254,10 @@ class _Work:
             self.done.left_out[known.id] = str(error)
             return None
 
-    def _is_copy(self, known: Known, path: Path) -> bool:
+    def _is_copy(self, known: Known) -> bool:
         if self._looks is None:
             return False
-        look = Look.of(read_checked(path, str(known.sha256)))
+        look = Look.of(self._pictures.read(str(known.file_name), str(known.sha256), known.mirrored))
         first = None if look is None else self._looks.first_like(look)
         if first is not None:
             self.done.copies[known.id] = first

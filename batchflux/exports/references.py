@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
 from batchflux.engine.retry import Retrying, Tries
-from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
+from batchflux.errors import RULES, Code, JobError, ManifestError
 from batchflux.exports.base import Photo
 from batchflux.exports.redo_manifest import job_of
 from batchflux.exports.shards import put
+from batchflux.folders.pictures import changed
 from batchflux.manifest.identity import former_key, key_of_job
 from batchflux.manifest.parts import ReferencesConfig
 from batchflux.manifest.reading.yaml_nodes import Scalar, Table, read_tree
@@ -248,12 +249,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
-
-
-def changed(path: Path) -> StorageError:
-    """Return what to raise for a picture whose bytes are not those that are on record."""
-    what = f"{path} is not the picture that is on record, although it has its size"
-    return StorageError(f"{what}: put that back, or take the file away to leave it out, then export again")
 
 
 @lru_cache(maxsize=_KEPT)

@@ -32,6 +32,14 @@ def iso(at: float | None) -> str:
     return f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
 
 
+def zone(at: datetime) -> str:
+    """Return the zone of a local time by its name and its distance: `CST (UTC+08:00)`, or `UTC`."""
+    offset = at.strftime("%z")
+    far = f"UTC{offset[:3]}:{offset[3:5]}"
+    name = at.tzname() or far
+    return name if name in {"UTC", far} else f"{name} ({far})"
+
+
 def ledger_of(folder: Path) -> Path:
     """Return the ledger of an output folder; UsageError when there is none."""
     path = folder / LEDGER

@@ -70,6 +70,7 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
         "references": [urls.reference(source) for source in spec["images"]],
         "thumb": urls.thumb(known),
         "full": urls.full(known),
+        "mirror": urls.apart(known),
         "review": verdict.review,
         "note": verdict.note,
         "reviewer": verdict.reviewer,

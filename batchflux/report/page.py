@@ -52,11 +52,17 @@ class Block(NamedTuple):
 
 
 def build_page(
-    rows: Iterable[dict[str, Any]], header: dict[str, Any], *, token: str | None = None, sequence: int = 0
+    rows: Iterable[dict[str, Any]],
+    header: dict[str, Any],
+    *,
+    token: str | None = None,
+    sequence: int = 0,
+    elsewhere: str = "",
 ) -> Iterator[bytes]:
     """Yield the page in pieces, UTF-8, as the rows of `page_row` come.
 
     A `token` makes it a live one: it sends the token with every verdict, and follows the events from `sequence` on.
+    `elsewhere` is the one origin beside the folder that it may load pictures from.
     """
     stream = iter(rows)
     first = list(islice(stream, FIRST))
@@ -64,7 +70,7 @@ def build_page(
     pages = Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pieces = pages.get_template("page.html.j2").generate(
         name=header["name"],
-        policy=content_security_policy(live=False),
+        policy=content_security_policy(live=False, elsewhere=elsewhere),
         token=token,
         style=_as_it_is(style()),
         script=_as_it_is(script()),
@@ -130,12 +136,12 @@ def script() -> str:
     return join_modules(ENTRY, _asset)
 
 
-def content_security_policy(*, live: bool) -> str:
+def content_security_policy(*, live: bool, elsewhere: str = "") -> str:
     """Return the policy of the served page (a response header) or of the file (a meta element: no `frame-ancestors`).
 
     A page from disk has no origin that 'self' could mean, hence `file:`.
     """
-    pictures = "'self' data:" if live else "'self' file: data:"
+    pictures = "'self' data:" if live else f"'self' file: data: {elsewhere}".rstrip()
     more = "; connect-src 'self'; frame-ancestors 'none'" if live else ""
     return (
         f"default-src 'none'; script-src '{_digest(script())}'; style-src '{_digest(style())}'; base-uri 'none'; "

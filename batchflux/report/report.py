@@ -1,16 +1,23 @@
-"""Writes `report.html`: the page of an output folder, beside its pictures, whole or not at all."""
+"""Writes `report.html`: the page of an output folder, beside its pictures, whole or not at all.
+
+A picture that is in the mirror alone has its thumbnail in the page, and the address of the picture. Who has a signed
+link sees the picture without any key, so links are put in only on the user's wish, and end.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from batchflux.errors import StorageError
 from batchflux.exports.dataset import has_dataset, write_dataset
+from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
 from batchflux.output.base import REPORT
-from batchflux.output.folder import ledger_of
+from batchflux.output.folder import iso, ledger_of
 from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
 from batchflux.report.thumbs import PictureUrls, make_thumbs
@@ -25,30 +32,44 @@ _SHORT_LINK = 120
 
 
 class Report(NamedTuple):
-    """A written report: its file, its rows, how many thumbnails were made, and the jobs whose picture is not there."""
+    """A written report: its file, its rows, how many thumbnails were made, and the jobs whose picture is not there.
+
+    `unread` says why of pictures that the mirror alone has, and did not give, by the ids of their jobs; links to the
+    others there are signed until `signed_until`, in epoch seconds.
+    """
 
     path: Path
     rows: int
     thumbs: int
     missing: tuple[str, ...]
+    unread: dict[str, str]
+    signed_until: float | None
 
 
-def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None) -> Report:
+def write_report(
+    folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None, sign: int | None = None
+) -> Report:
     """Write the report of an output folder, and its card where it has none; works while a run goes on, too.
 
-    `started` is told how many jobs there are and returns what to call after each thumbnail. Raises UsageError: there is
-    no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the report.
+    `started` is told how many jobs there are and returns what to call after each thumbnail. `sign` puts links into it
+    that let anyone see the pictures of the mirror for so many seconds. Raises UsageError: there is no ledger in it, or
+    links cannot be signed; StorageError: the ledger cannot be read or the folder cannot take the report.
     """
     with reading(ledger_of(folder)) as connection:
-        numbers = ended_numbers(connection)
-        urls = PictureUrls(folder, base_of(connection))
-        thumbs, missing = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
+        numbers, pictures = ended_numbers(connection), pictures_of(folder, connection)
+        elsewhere = _origin(pictures.link(REPORT, sign)) if sign and pictures.mirror else ""
+        until = time.time() + sign if sign and elsewhere else None
+        urls = PictureUrls(folder, base_of(connection), pictures=pictures, sign=sign)
+        thumbs, missing, unread = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
         rows = _rows(connection, numbers, urls)
+        header = page_header(folder, connection) | {"links_until": iso(until) or None}
         path = folder / REPORT
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             with temporary.open("wb") as file:
-                file.writelines(build_page(rows, page_header(folder, connection)))
+                if until is not None:
+                    temporary.chmod(0o600)
+                file.writelines(build_page(rows, header, elsewhere=elsewhere))
             temporary.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
@@ -57,7 +78,13 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = 
             raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
         if not has_dataset(folder):
             write_dataset(folder, connection)
-    return Report(path=path, rows=len(numbers), thumbs=thumbs, missing=tuple(missing))
+    return Report(path, len(numbers), thumbs, tuple(missing), unread, until)
+
+
+def _origin(link: str) -> str:
+    """Return where a link leads, without the rest of it."""
+    parts = urlsplit(link)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _rows(connection: sqlite3.Connection, numbers: list[int], urls: PictureUrls) -> Iterator[dict[str, Any]]:

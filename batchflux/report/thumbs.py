@@ -1,13 +1,14 @@
 """The pictures of the page: where it finds them, and the small ones that are made for it.
 
-A derived file is named after what it was derived from, so that it is made once, and again when its source changed. A
-remote reference has no copy: the page links to it and never loads it.
+A derived file is named after what it was derived from, so that it is made once, and again when its source changed: of
+a picture that is in the mirror alone, too. A remote reference has no copy: the page links to it and never loads it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,16 +17,17 @@ import threading
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from PIL import Image, ImageOps
 
-from batchflux.errors import StorageError
+from batchflux.errors import StorageError, UsageError
+from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.output.base import REFERENCES, THUMBS
-from batchflux.output.folder_store import FolderStore
 from batchflux.photos import heic, joined, on_disk
 from batchflux.redaction import redacted
 
@@ -41,6 +43,7 @@ REFERENCE_SIDE = 1600
 _LONGEST_LABEL = 120
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 _AT_ONCE = 256
+_READERS = 8  # threads, at least, where pictures come out of a bucket
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError)
 _BROKEN_TOO = (TypeError, ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
 _PAPER = (246, 245, 242)  # what shows through where a picture is transparent
@@ -63,28 +66,42 @@ def is_url(source: str) -> bool:
 class PictureUrls:
     """Finds the URLs of the pictures of one output folder, relative to it; `base` is of local references.
 
-    When `served`, thumbnails and copies need not be there: a server makes them when they are asked for.
+    When `served`, thumbnails and copies need not be there: a server makes them when they are asked for, and gives out
+    what is in the mirror. `sign` is for how many seconds pictures there get a signed link, None: they get none.
     """
 
-    def __init__(self, folder: Path, base: Path | None, *, served: bool = False) -> None:
-        self.folder, self._base, self._served = folder, base, served
-        self._store = FolderStore(folder)
+    def __init__(
+        self,
+        folder: Path,
+        base: Path | None,
+        *,
+        served: bool = False,
+        pictures: FolderPictures | None = None,
+        sign: int | None = None,
+    ) -> None:
+        self.folder, self._base, self._served, self._sign = folder, base, served, sign
+        self.pictures = pictures or FolderPictures(folder, Whence())
         self._shown: dict[str, dict[str, Any]] = {}
         self.originals: dict[str, Path] = {}  # name of a reference's copy → the file that it is made of
 
     def file(self, name: str | None) -> Path | None:
         """Return the file of this name in the folder; None when there is none, or none that can be looked at."""
-        with contextlib.suppress(StorageError):
-            return self._store.path(name) if name else None
-        return None
+        return self.pictures.path(name)
 
     def thumb(self, known: Known) -> str:
         """Return the URL of a job's thumbnail, '' when there is none."""
         return self._made(THUMBS, thumb_name(known))
 
     def full(self, known: Known) -> str:
-        """Return the URL of a job's picture, '' when its file is not there."""
-        return quote(known.file_name or "") if self.file(known.file_name) else ""
+        """Return the URL of a job's picture, '' when it is not there; UsageError, StorageError: it cannot be signed."""
+        name = known.file_name or ""
+        if self.file(name) or (self._served and known.mirrored):
+            return quote(name)
+        return self.pictures.link(known.mirrored, self._sign) if self._sign and known.mirrored else ""
+
+    def apart(self, known: Known) -> str | None:
+        """Return the address of a job's picture in the mirror where it is there alone, else None."""
+        return self.pictures.address(known.mirrored) if known.mirrored and not self.file(known.file_name) else None
 
     def reference(self, source: str) -> dict[str, Any]:
         """Return how the page shows a reference: `label`, and `src` of its copy or the `url` to link to."""
@@ -116,23 +133,60 @@ class PictureUrls:
         return url if self._served or self.file(url) else ""
 
 
-def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> tuple[int, list[str]]:
+class Thumbs(NamedTuple):
+    """How many thumbnails and copies were made, and the ids of jobs whose picture cannot be shown.
+
+    `unread` says why of pictures that the mirror alone has, and did not give.
+    """
+
+    made: int
+    missing: list[str]
+    unread: dict[str, str]
+
+
+def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> Thumbs:
     """Make the thumbnails and copies that are not there yet; `step` is called for each job.
 
-    Return how many were made, and the ids of jobs whose picture cannot be shown, which never stops the others. Raises
-    StorageError when the folder cannot take them.
+    A picture that cannot be shown never stops the others. StorageError: the folder cannot take them.
     """
     for folder in (THUMBS, REFERENCES):
         _sweep(urls.folder / folder)
-    made, missing = 0, []
+    done = Thumbs(0, [], {})
     wanted = _wanted(jobs, urls, step)
-    with ThreadPoolExecutor(os.cpu_count() or 2, "batchflux-thumbs") as threads:
+    number = max(os.cpu_count() or 2, _READERS if urls.pictures.mirror else 0)
+    with ThreadPoolExecutor(number, "batchflux-thumbs") as threads:
         while batch := list(islice(wanted, _AT_ONCE)):
-            for (job, *_), done in zip(batch, threads.map(lambda small: shrink(*small[1:]), batch), strict=True):
-                made += done
-                if job is not None and not done:
-                    missing.append(job)
-    return made, missing
+            for (job, *_), why in zip(batch, threads.map(_make, batch), strict=True):
+                if why is None:
+                    done = done._replace(made=done.made + 1)
+                elif job is not None and why:
+                    done.unread[job] = why
+                elif job is not None:
+                    done.missing.append(job)
+    return done
+
+
+class Wanted(NamedTuple):
+    """A small copy to be made: the id of the job that has nothing to show without it, and of what; None: of nothing."""
+
+    job: str | None
+    source: Path | Callable[[], bytes | None] | None
+    target: Path
+    side: int
+
+
+def _make(wanted: Wanted) -> str | None:
+    """Make a small copy. Return why it cannot be: '' when its source is no picture, or not there; None: it is made."""
+    source = wanted.source
+    if source is None or isinstance(source, Path):
+        return None if shrink(source, wanted.target, wanted.side) else ""
+    try:
+        data = source()
+    except (StorageError, UsageError) as error:
+        return str(error)
+    if data is None:
+        return "it is not there any more"
+    return None if shrink(data, wanted.target, wanted.side) else ""
 
 
 def _sweep(folder: Path) -> None:
@@ -155,29 +209,34 @@ def _writes(process: int) -> bool:
     return process != os.getpid()
 
 
-def _wanted(
-    jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]
-) -> Iterator[tuple[str | None, Path | None, Path, int]]:
-    """Yield what is not there yet: the id of the job that has nothing to show without it, source, target and side."""
+def _wanted(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> Iterator[Wanted]:
+    """Yield what is not there yet."""
     seen: set[str] = set()
     for known in jobs:
         name = thumb_name(known)
         if name and not urls.thumb(known):
-            yield known.id, urls.file(known.file_name), urls.folder / THUMBS / name, THUMB_SIDE
+            source = urls.file(known.file_name) or _in_mirror(known, urls)
+            yield Wanted(known.id, source, urls.folder / THUMBS / name, THUMB_SIDE)
         for source in json.loads(known.spec)["images"]:
             copy = "" if source in seen else urls.copy_name(source)
             seen.add(source)
             if copy and not urls.file(f"{REFERENCES}/{copy}"):
-                yield None, urls.originals[copy], urls.folder / REFERENCES / copy, REFERENCE_SIDE
+                yield Wanted(None, urls.originals[copy], urls.folder / REFERENCES / copy, REFERENCE_SIDE)
         step()
 
 
-def shrink(source: Path | None, target: Path, side: int) -> bool:
+def _in_mirror(known: Known, urls: PictureUrls) -> Callable[[], bytes | None] | None:
+    """Return what reads a picture that is in the mirror."""
+    return partial(urls.pictures.in_mirror, known.mirrored, known.sha256 or "") if known.mirrored else None
+
+
+def shrink(source: Path | bytes | None, target: Path, side: int) -> bool:
     """Make `target`, a JPEG of at most `side` pixels a side; False when `source` is no picture. Raises StorageError."""
     if source is None:
         return False
     try:
-        with Image.open(source, formats=(*_FORMATS, "HEIF") if heic.can_read() else _FORMATS) as picture:
+        of = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(of, formats=(*_FORMATS, "HEIF") if heic.can_read() else _FORMATS) as picture:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))

@@ -1,5 +1,8 @@
 """Gives out pictures of the folder, and nothing else that is in it or can be reached from it: as they are, and small.
 
+What is in the mirror alone comes from there, by way of this server: so the page loads from nowhere else, and no link
+has to be signed. Of the bucket only that is given out which the ledger says was put there.
+
 Each part of a name is opened below the one before it and none may be a symbolic link, so neither `..` nor a link leads
 out, whatever is renamed meanwhile; only what begins like a picture is sent, as that kind. All else is not there.
 """
@@ -15,16 +18,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from batchflux.errors import StorageError
+from batchflux.errors import StorageError, UsageError
 from batchflux.output.base import IMAGES, REFERENCES, REJECTED, THUMBS
 from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, shrink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.review.ledger_access import LedgerAccess
+    from batchflux.review.ledger_access import InMirror, LedgerAccess
 
 _CHUNK = 1 << 18
+_AT_ONCE = 4  # pictures that are read out of the mirror, and held in memory, at the same time
 _HEAD = 12
 _DEEPEST = 32
 _LONGEST = 4096
@@ -59,11 +64,13 @@ def open_picture(folder: Path, name: str) -> tuple[FileIO, str] | None:
 
 
 class Pictures:
-    """The routes below /images, /rejected and /thumbs."""
+    """The routes below /images, /rejected and /thumbs; `tell` takes sentences for people."""
 
-    def __init__(self, folder: Path, ledger: LedgerAccess) -> None:
-        self._folder, self._ledger = folder, ledger
+    def __init__(self, folder: Path, ledger: LedgerAccess, tell: Callable[[str], None]) -> None:
+        self._folder, self._ledger, self._tell = folder, ledger, tell
         self._one = asyncio.Lock()  # small copies are made one by one
+        self._few = asyncio.Semaphore(_AT_ONCE)
+        self._told = ""
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """A picture, as it is."""
@@ -79,11 +86,39 @@ class Pictures:
         thumb = f"{THUMBS}/{name}"
         if not await self._there(thumb):
             picture = await self._ledger.do(self._ledger.picture_of, name)
-            if picture is None or not await self._there(picture):
+            if picture is None:
                 raise web.HTTPNotFound
+            if not await self._there(picture):
+                return await self._thumb_of_mirrored(request, picture, thumb)
             if not await self._shrink(self._folder / picture, thumb, THUMB_SIDE):
                 thumb = picture
         return await self._give(request, thumb)
+
+    async def _thumb_of_mirrored(self, request: web.Request, picture: str, thumb: str) -> web.StreamResponse:
+        """Make the thumbnail of a picture that is not here; give the picture where the folder takes none."""
+        there = await self._in_mirror(picture)
+        async with self._few:
+            made = await self._shrink(await self._read(there), thumb, THUMB_SIDE)
+        return await self._give(request, thumb if made else picture)
+
+    async def _in_mirror(self, name: str) -> InMirror:
+        there = await self._ledger.do(self._ledger.in_mirror, name)
+        if there is None:
+            raise web.HTTPNotFound
+        return there
+
+    async def _read(self, there: InMirror) -> bytes:
+        """Return the bytes of a picture in the mirror; why they cannot be had is said once."""
+        try:
+            data = await asyncio.to_thread(there.read)
+        except (StorageError, UsageError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._tell(f"Pictures of the mirror cannot be shown: {error}")
+            raise web.HTTPServiceUnavailable(text=str(error)) from None
+        if data is None:
+            raise web.HTTPNotFound
+        return data
 
     async def reference(self, request: web.Request) -> web.StreamResponse:
         """A copy of a local reference that a row has named."""
@@ -95,7 +130,7 @@ class Pictures:
                 raise web.HTTPNotFound
         return await self._give(request, copy)
 
-    async def _shrink(self, source: Path, target: str, side: int) -> bool:
+    async def _shrink(self, source: Path | bytes, target: str, side: int) -> bool:
         """Make a small copy; False when the folder does not take one."""
         async with self._one:
             with suppress(StorageError, OSError):  # a full disk or a read-only folder; the page can do without
@@ -111,7 +146,7 @@ class Pictures:
     async def _give(self, request: web.Request, name: str) -> web.StreamResponse:
         found = await asyncio.to_thread(open_picture, self._folder, name)
         if found is None:
-            raise web.HTTPNotFound
+            return await self._give_mirrored(request, name)
         file, media_type = found
         with file:
             status = os.fstat(file.fileno())
@@ -129,6 +164,24 @@ class Pictures:
                     raise ConnectionResetError
                 await response.write(piece)
                 left -= len(piece)
+            return response
+
+    async def _give_mirrored(self, request: web.Request, name: str) -> web.StreamResponse:
+        """Give a picture that is not here as the mirror has it: the browser keeps it, and asks whether it changed."""
+        there = await self._in_mirror(name)
+        headers = {"ETag": f'"{there.sha256}"', "Cache-Control": "private, no-cache"}
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
+        async with self._few:
+            data = await self._read(there)
+            media_type = _media_type(data[:_HEAD])
+            if media_type is None:
+                raise web.HTTPNotFound
+            response = web.StreamResponse(headers=headers)
+            response.content_type, response.content_length = media_type, len(data)
+            await response.prepare(request)
+            for start in range(0, 0 if request.method == "HEAD" else len(data), _CHUNK):
+                await response.write(data[start : start + _CHUNK])
             return response
 
 

@@ -21,11 +21,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
+from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.ledger.connection import beside
 from batchflux.ledger.decisions import Before, Decided, Decision, decide, undo
 from batchflux.ledger.reviews import judged_since, last_revision
-from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta
-from batchflux.output.base import LEDGER
+from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta, select
+from batchflux.output.base import LEDGER, variants
 from batchflux.output.folder import FolderLock
 from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
@@ -188,6 +189,18 @@ def sequence_of(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
+class InMirror(NamedTuple):
+    """A picture that the mirror has, by its digest in hex."""
+
+    pictures: FolderPictures
+    mirrored: str
+    sha256: str
+
+    def read(self) -> bytes | None:
+        """Return its bytes, None when they are not there any more; blocks. UsageError, StorageError."""
+        return self.pictures.in_mirror(self.mirrored, self.sha256)
+
+
 class NoLedgerError(LookupError):
     """Nothing has been run in this folder yet."""
 
@@ -203,7 +216,7 @@ class LedgerAccess:
         self.folder, self._path, self._rest = folder, folder / LEDGER, rest
         self._thread = ThreadPoolExecutor(1, "batchflux-review")
         self._changes = LedgerChanges(self._path)
-        self._base: Path | None = None  # of self._urls
+        self._whence = Whence()  # of self._urls
         self._urls = PictureUrls(folder, None, served=True)
         self._header: dict[str, Any] = {}
         self._held: bool | None = None
@@ -269,10 +282,16 @@ class LedgerAccess:
             connection = self._changes.connection
             if connection is None:
                 return
-            base = base_of(connection)
-            if base != self._base:
-                self._base, self._urls = base, PictureUrls(self.folder, base, served=True)
+            self._place(connection)
             yield from page_rows(connection, numbers[first : first + _AT_ONCE], self._urls)
+
+    def _place(self, connection: sqlite3.Connection) -> None:
+        """Look where pictures and references are, as the ledger has it now."""
+        whence = Whence.of(connection)
+        if whence != self._whence:
+            pictures = FolderPictures(self.folder, whence)
+            self._urls = PictureUrls(self.folder, base_of(connection), served=True, pictures=pictures)
+            self._whence = whence
 
     def decide(self, decision: Decision) -> tuple[list[int], Decided]:
         """Record a decision on the disk; return the numbers of its rows, and what came of it.
@@ -297,8 +316,21 @@ class LedgerAccess:
         found = rows_where(self._changes.connection, "position, number", "jobs WHERE key", keys)
         return [number for _, number in sorted(found)]
 
+    def in_mirror(self, name: str) -> InMirror | None:
+        """Return the picture of this name that the mirror has; None when it has none."""
+        if not self._path.is_file():
+            return None
+        with closing(beside(self._path)) as connection:
+            self._place(connection)
+            if self._whence.mirror is None:  # of an older version's ledger, which has no such table
+                return None
+            names = variants(name.encode(errors="replace").decode())  # an address may hold what is no text
+            found = [known for known in select(connection, "planned", names) if known.file_name == name]
+        there = [InMirror(self._urls.pictures, one.mirrored, one.sha256 or "") for one in found if one.mirrored]
+        return next(iter(there), None)
+
     def picture_of(self, thumb: str) -> str | None:
-        """Return the file, relative to the folder, that a thumbnail of this name is made of, if there is one."""
+        """Return the name, relative to the folder, of what a thumbnail of this name is made of, if there is one."""
         match = THUMB_NAME.fullmatch(thumb)
         if match is None or not self._path.is_file():
             return None

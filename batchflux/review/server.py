@@ -55,7 +55,7 @@ class Server:
     def __init__(self, folder: Path, guard: Guard, tell: Callable[[str], None], rest: float = 0.0) -> None:
         self._guard = guard
         self._ledger = LedgerAccess(folder, rest)
-        self._pictures = Pictures(folder, self._ledger)
+        self._pictures = Pictures(folder, self._ledger, tell)
         self._refresh = ResultsRefresh(self._ledger, tell)
         self._listeners, self._stopping = 0, False
         self._before: dict[int, list[Before]] = {}  # of the last decisions, by number, the latest last

@@ -29,6 +29,7 @@ from batchflux.exports.similar import Look
 from batchflux.failpoints import VARIABLE
 from tests.exports.folders import folder, job, judged, picture, tree
 from tests.exports.folders import local as photo
+from tests.mirroring import mirror
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.exports.export import Exported
+    from tests.stores import Served
 
 KINDS = ("imagefolder", "webdataset", "parquet", "pairs:instructpix2pix", "pairs:musubi", "pairs:ai-toolkit")
 
@@ -306,3 +308,31 @@ def test_a_photo_that_changes_meanwhile_stops_it(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="changed while it was exported: export again"):
         export(out, tmp_path / "dest", Wish(kind="pairs"), steps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_that_are_in_a_bucket_alone_come_to_the_same_bytes(
+    tmp_path: Path, moto: Served, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    out = pairs(tmp_path)
+    exported(out, kind, dedup=True)
+    whole = tree(tmp_path / "dest")
+    for name, value in moto.environ.items():
+        monkeypatch.setenv(name, value)
+    mirror(out, moto, sorted(str(path.relative_to(out)) for path in (out / "images").rglob("*.jpg"))[:4])
+    shutil.rmtree(tmp_path / "dest")
+    done = exported(out, kind, dedup=True)
+    assert (done.pictures, done.left_out) == (6, {})
+    assert tree(tmp_path / "dest") == whole
+
+
+def test_a_picture_that_its_bucket_has_no_longer_ends_the_export(
+    out: Path, moto: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environ.items():
+        monkeypatch.setenv(name, value)
+    mirror(out, moto)
+    moto.store().delete("spring/run/images/j7.jpg")
+    with pytest.raises(StorageError, match=r"j7\.jpg is not there, nor are its bytes at s3://bucket-.*/images/j7\.jpg"):
+        exported(out)
+    assert not list((out.parent / "dest/data").glob("train-*"))

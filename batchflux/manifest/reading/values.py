@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
+from batchflux.output.folder import zone
 from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MAX_HOST = 260
 MAX_TIMEOUT = 86_400
 LONGEST_CALL = 360.0  # seconds
 MAX_DEADLINE = 30 * 86_400
+MAX_LINK_LIFE = 7 * 86_400  # S3 and its kin take no signature that is to hold longer
 MAX_RATE = 1_000_000
 MAX_PICTURE = 4 * 1000**3
 
@@ -218,14 +220,6 @@ class Deadline:
         return f"{seconds / size:g}{unit}"
 
 
-def zone(at: datetime) -> str:
-    """Return the zone of a local time by its name and its distance: `CST (UTC+08:00)`, or `UTC`."""
-    offset = at.strftime("%z")
-    far = f"UTC{offset[:3]}:{offset[3:5]}"
-    name = at.tzname() or far
-    return name if name in {"UTC", far} else f"{name} ({far})"
-
-
 def rate(text: str) -> Rate:
     """Read `N/s`, `N/min` or `N/h`; N may be decimal."""
     match = _RATE.fullmatch(text)
@@ -245,6 +239,14 @@ def timeout(text: str) -> float:
     seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
+    return seconds
+
+
+def link_life(text: str) -> int:
+    """Read a duration as `timeout` does, in whole seconds, at most a week: no longer may a signed link be good."""
+    seconds = int(_duration(text))
+    if not 0 < seconds <= MAX_LINK_LIFE:
+        raise ValueError(f"found {quoted(text)}; allowed is a duration up to 168h, as 2h")
     return seconds
 
 

@@ -28,6 +28,7 @@ export function showHeader() {
       languageLink(),
     ),
     message() && h("p", { class: "message" }, message()),
+    header.links_until && h("p", { class: "message" }, say.linksUntil(when(header.links_until))),
     progressBar(counts),
     h(
       "div",

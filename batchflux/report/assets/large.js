@@ -216,8 +216,10 @@ function stage(row, all, mode) {
   if (mode === "slider") return beforeAfter(references[0], row, all.full);
   const [src] = [all.full, all.thumb].filter((one) => one && !lostImages.has(one));
   const intact = src === all.full;
-  const said = intact ? all.width && `${all.width} × ${all.height}` : say.previewOnly;
-  const notes = [said, all.file_name];
+  const size = all.width && `${all.width} × ${all.height}`;
+  const apart = !intact && all.mirror; // in the bucket, which this page has no link to
+  const said = intact ? size : apart ? say.inMirror : say.previewOnly;
+  const notes = [said, apart || all.file_name];
   const shown = src
     ? figure(src, columns.prompt[row] || all.id, notes.filter(Boolean).join(" · "), intact ? src : null)
     : missing(all);
@@ -232,6 +234,7 @@ function stage(row, all, mode) {
 
 function missing(all) {
   const done = all.status === "done";
+  if (all.mirror) return nothing(say.inMirror, h("span", null, all.mirror));
   return nothing(
     done
       ? say.fileMissing

@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["bank", "program"]
 
 
-@pytest.fixture
-def need() -> Callable[[str, bool], None]:
-    """Skip a test that this machine cannot run; in CI, where everything must be there, fail instead."""
-
-    def check(what: str, there: bool) -> None:  # noqa: FBT001  reads as a sentence
-        if there:
-            return
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs {what}")
-        pytest.skip(f"this test needs {what}")
-
-    return check
-
-
 MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 
 

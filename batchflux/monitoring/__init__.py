@@ -1,0 +1,1 @@
+"""What is told of a run while nobody looks at it: notices to others, and metrics."""
