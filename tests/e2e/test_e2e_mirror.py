@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import sqlite3
-import threading
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -301,15 +301,14 @@ def test_many_pictures_with_faults(program: Program, bank: Bank, faulty: Faulty,
     faulty.front.faults.extend(chance.choice(FAULTS) if chance.random() < 0.1 else Fault() for _ in range(2 * number))
     arguments = ("--set", f"output.mirror={mirrored.to}", "--set", "output.keep_local=false")
     process = program.start("run", "m.yaml", *arguments, "--set", "limits.concurrency=32")
-    out, resident = threading.Thread(target=lambda: ended.append(program.finish(process))), list[tuple[int, int]]()
-    ended: list[Ended] = []
-    out.start()
-    while out.is_alive():
+    resident = list[tuple[int, int]]()
+    while process.poll() is None:
         with suppress(OSError, IndexError):
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
             resident.append((bank.posts.total(), int(status.partition("VmRSS:")[2].split()[0])))
-        out.join(0.2)
-    assert ended[0].code == 0, ended[0].said
+        time.sleep(0.2)
+    ended = program.finish(process)
+    assert ended.code == 0, ended.said
     mirrored.whole(made)
     assert mirrored.here() == set()
     assert bank.posts.total() == number
