@@ -22,9 +22,8 @@ CREATE TABLE IF NOT EXISTS mirrored (
 CREATE INDEX IF NOT EXISTS mirrored_by_sha256 ON mirrored (sha256)
 """
 NAME_THERE = (
-    "CASE WHEN jobs.sha256 IS NOT NULL THEN COALESCE("
-    "(SELECT name FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256),"
-    " (SELECT name FROM mirrored WHERE mirrored.sha256 = jobs.sha256 LIMIT 1)) END"
+    "COALESCE((SELECT name FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256),"
+    " (SELECT name FROM mirrored WHERE mirrored.sha256 = jobs.sha256 LIMIT 1))"
 )
 """Looks up the name that a job's picture has in the bucket: its own, or until the bucket follows another."""
 ADDRESS, MARK, AWAY = "mirror", "mirror_mark", "mirror_away"
