@@ -39,7 +39,7 @@ def set_unlisted_aside(folder: Path) -> list[Move]:
             now(lambda connection: settle_moves(folder, connection))
             moves = now(_moves)
             if moves:
-                move_files(folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved)))
+                move_files(folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved, moves)))
         finally:
             ledger.close()
     finally:

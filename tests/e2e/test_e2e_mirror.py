@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import signal
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -15,7 +16,8 @@ import pytest
 
 from batchflux.failpoints import VARIABLE
 from batchflux.testing.bank import picture_of
-from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, SLOW_DOWN, Fault, Served
+from tests.program import Scene
+from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, DENIED, SLOW_DOWN, Fault, Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -315,3 +317,22 @@ def test_many_pictures_with_faults(program: Program, bank: Bank, faulty: Faulty,
     if more:
         first = max(size for posts, size in resident if posts < number / 2)
         assert max(size for _, size in resident) < first + more, "the second half takes no more memory than the first"
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_wait_for_a_bucket(program: Program, bank: Bank, faulty: Faulty) -> None:
+    """All jobs are done, and the run waits for its bucket: what is not there is left to the next run."""
+    mirrored = Mirrored(program, bank, faulty)
+    assert mirrored.run("--limit", "1").code == 0
+    faulty.front.always = DENIED
+    process = program.start("run", "m.yaml", "--set", f"output.mirror={mirrored.to}")
+    Scene.wait(lambda: len(program.rows(cut=True)) == 4 and "mirror_away" in {line["event"] for line in program.log()})
+    time.sleep(1)
+    assert process.poll() is None, "it goes on trying"
+    process.send_signal(signal.SIGINT)
+    ended = program.finish(process)
+    assert ended.code == 130, ended.said
+    assert program.summary()["mirror"]["left"] == 3
+    faulty.front.always = None
+    assert mirrored.run().code == 0
+    mirrored.whole(MADE)
