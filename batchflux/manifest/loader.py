@@ -285,6 +285,10 @@ def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputCo
     except ValueError as error:
         faults.add(line_at(root, ("output", "file_name")), ("output", "file_name"), str(error))
         update["file_name"] = OutputConfig().file_name
+    if not output.keep_local and output.mirror is None and "mirror" not in faults.below("output"):
+        path = ("output", "keep_local")
+        message = "false needs a bucket that has the pictures then; add output.mirror, as s3://bucket/folder"
+        faults.add(line_at(root, path), path, message)
     return output.model_copy(update=update)
 
 

@@ -142,6 +142,10 @@ class StoreSettings:
     token: str | None = None
 
 
+class PassingError(StorageError):
+    """What may pass by itself, and did not in the time for which it was tried again."""
+
+
 class Found(NamedTuple):
     """An object: its key, its size in bytes, and the sha256 (hex digits) that it was put with, where that is known."""
 
@@ -154,7 +158,8 @@ class ObjectStore(Protocol):
     """A bucket. Keys are whole, without `/` first. Methods block, and may run in any thread.
 
     What passes by itself (a busy server, a cut connection) is tried again in here, for a bounded time. Every method
-    raises StorageError, which says what, where and what to do, when the store cannot do it.
+    raises StorageError, which says what, where and what to do, when the store cannot do it: PassingError where it may
+    be able to later.
     """
 
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:

@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, body_of, checked, parted, sound
+from batchflux.output.stores.base import Found, PassingError, body_of, checked, parted, sound
 from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, speechless, trouble_of
 from batchflux.redaction import tidy
 
@@ -40,10 +40,6 @@ for _type, _ending in (("image/webp", ".webp"), ("image/avif", ".avif"), ("appli
     _TYPES.add_type(_type, _ending)
 
 
-class _PassingError(StorageError):
-    """What may pass by itself."""
-
-
 class Bucket:
     """An ObjectStore over one of obstore's stores; `name` is what messages call it.
 
@@ -59,7 +55,7 @@ class Bucket:
         self._trying = Retrying(
             stop=stop_after_attempt(TRIES) | stop_after_delay(PATIENCE),
             wait=wait_random_exponential(multiplier=PAUSE, max=PATIENCE / 2),
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(PassingError),
             reraise=True,
         )
 
@@ -175,7 +171,7 @@ class Bucket:
             self._write(self._creating, key, body, sha256, self._mode)
         except AlreadyExistsError:
             if not self._same(key, sha256):
-                raise _PassingError(f"{self._name}/{key} is written by others just now; run again") from None
+                raise PassingError(f"{self._name}/{key} is written by others just now; run again") from None
             return False
         except BaseError as error:
             if code_of(error) not in NO_CONDITIONS:
@@ -226,7 +222,7 @@ class Bucket:
                 return act()
             except (BaseError, FileNotFoundError, NotImplementedError) as error:
                 trouble = trouble_of(error)
-                kind = _PassingError if trouble.passes else StorageError
+                kind = PassingError if trouble.passes else StorageError
                 raise kind(f"{self._name}/{key}: {trouble.cause}; {trouble.remedy}") from None  # it may show a secret
 
         return self._trying(once)
