@@ -17,7 +17,7 @@ from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
 from batchflux.billing.asking import account_balances
-from batchflux.engine.executors.opening import open_executor
+from batchflux.engine.executors.opening import open_local, open_remote, open_ways
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
@@ -64,8 +64,9 @@ if TYPE_CHECKING:
 
     from batchflux.engine.canary import Canary
     from batchflux.engine.executors.local import LocalExecutor
+    from batchflux.engine.executors.opening import Elsewhere
     from batchflux.engine.limits.key_pool import Key
-    from batchflux.engine.ports import Source
+    from batchflux.engine.ports import Executor, Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
     from batchflux.ledger.summary import State
@@ -84,6 +85,7 @@ class RunOptions:
     """How to run: `environ` is where keys and proxies are looked up, and files that hold keys are named.
 
     `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
+    `elsewhere` is where requests leave and pictures are fetched, None: here.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -91,6 +93,7 @@ class RunOptions:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     watcher: Watcher | None = None
     reload: Callable[[], Manifest] | None = None
+    elsewhere: Elsewhere | None = None
 
 
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
@@ -235,9 +238,25 @@ class _Run:
                 self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
             wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
             secrets = [*wakes.secrets, *filter(None, self.secrets.values())]
-            executor = await open_executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
+            ways = await open_ways(stack, self.manifest, shared, self.books.redos)
+            local = await open_local(stack, ways, images, secrets)
+            executor: Executor = local
+            if (elsewhere := self.options.elsewhere) is not None:
+                executor = await open_remote(
+                    stack,
+                    elsewhere,
+                    local,
+                    ways=ways,
+                    manifest=self.manifest,
+                    images=images,
+                    shared=shared,
+                    keys=self.secrets,
+                    secrets=secrets,
+                    tell=self.event,
+                    came=mark.came,
+                )
             buckets = Buckets(self.manifest.buckets(self.options.environ), self.books.photos, self.manifest.published)
             stack.callback(buckets.close)
             world = World(
@@ -250,7 +269,7 @@ class _Run:
                 ready=self.books.photos.ready,
                 buckets=buckets,
                 room=mark.check,
-                wakes=await self._receive(stack, wakes, executor),
+                wakes=await self._receive(stack, wakes, local),
             )
             async with self._balances(world) if plan.calls else contextlib.nullcontext():
                 await self._pool(world, plan, already, shared)

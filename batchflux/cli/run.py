@@ -28,6 +28,7 @@ from batchflux.cli.terminal import (
     same_again,
     say,
 )
+from batchflux.engine.executors.opening import Elsewhere
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.planner import Plan
@@ -51,18 +52,35 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
-def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **shown: Any) -> int:
+@click.option(
+    "--on",
+    metavar="ray[://ADDRESS]",
+    help="Send requests and fetch pictures from the nodes of a Ray cluster.",
+)
+@click.option("--workers", type=click.IntRange(1, 1000), help="Workers on the cluster; left out, one on each node.")
+def run(
+    load: Callable[..., Manifest],
+    selection: Selection,
+    *,
+    watch: bool,
+    yes: bool,
+    on: str | None,
+    workers: int | None,
+    **shown: Any,
+) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
+    elsewhere = _elsewhere(on, workers)
     manifest, progress = load(), Progress(**shown)
     asks = sys.stdin.isatty() and sys.stderr.isatty()
     settle(manifest, asks=asks)
     if asks and not yes and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
-    options = RunOptions(selection=selection, signals=True, watcher=progress, reload=partial(load, path=manifest))
+    reload = partial(load, path=manifest)
+    options = RunOptions(selection=selection, signals=True, watcher=progress, reload=reload, elsewhere=elsewhere)
     with ExitStack() as stack:
         stack.callback(progress.close)
         if watch:
@@ -81,6 +99,17 @@ def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes
     elif summary.exit_code:
         say(summary.message, err=True)
     return summary.exit_code
+
+
+def _elsewhere(on: str | None, workers: int | None) -> Elsewhere | None:
+    """Return where steps are performed, None for here; UsageError."""
+    if on is None and workers is None:
+        return None
+    if on is None:
+        raise UsageError("--workers is how many there are on a Ray cluster: give --on ray, or --on ray://ADDRESS.")
+    if on != "ray" and not (on.startswith("ray://") and on[len("ray://") :]):
+        raise UsageError(f"--on {on}: allowed is ray, ray://auto and ray://HOST:PORT")
+    return Elsewhere(on=on, workers=workers)
 
 
 def _confirm(manifest: Manifest, proposed: Plan) -> bool:
@@ -138,7 +167,7 @@ def _next_step(summary: Summary) -> str:
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
     command = ["batchflux", "run", given["path"]]
-    for option in ("out", "provider", "env_file", "sample", *LIMITS):
+    for option in ("out", "provider", "env_file", "sample", *LIMITS, "on", "workers"):
         command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] else []
     for value in given["sets"]:
         command += ["--set", without_signatures(value)]

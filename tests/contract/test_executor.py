@@ -10,8 +10,10 @@ import hashlib
 import io
 import json
 import pickle
+import warnings
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,14 +21,16 @@ from aiohttp import web
 from PIL import Image
 
 from batchflux.engine.executors.local import LocalExecutor
+from batchflux.engine.executors.remote import RemoteExecutor
+from batchflux.engine.executors.remote_worker import WorkerSettings
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Finished, HttpRequest, Inline, Json, Link, Pending, Submitted
 from batchflux.output.image_store import ImageStore
 from batchflux.providers import providers
-from batchflux.transport import Transport, TransportOptions
+from batchflux.transport import CallTimes, DownloadSlots, Transport, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from batchflux.engine.ports import Executor
@@ -116,8 +120,65 @@ async def local(stack: AsyncExitStack, folder: Path, url: str) -> Executor:
     return LocalExecutor({("bfl", ""): (transport, url)}, images, [KEY])
 
 
-EXECUTORS = {"local": local}
+async def on_ray(stack: AsyncExitStack, folder: Path, url: str, *, mark: str = ".spool/mark") -> Executor:
+    from batchflux.engine.executors.ray_cluster import ray_workers  # noqa: PLC0415  an extra
+
+    here = await local(stack, folder, url)
+    assert isinstance(here, LocalExecutor)
+    (folder / ".spool/mark").touch()
+    slots = DownloadSlots(8, 8)
+    options = TransportOptions(base_url=url, timeout=5, connections=4, max_bytes=1 << 20, spool_dir="", slots=slots)
+    settings = WorkerSettings(
+        folder=str(folder),
+        mark=mark,
+        verify="decode",
+        accept=(),
+        transports={("bfl", ""): options},
+        slots=slots,
+        proxies={"bfl": None},
+        keys=("RAY_TEST_KEY",),
+        base=folder,
+        env_file=None,
+        at_once=20,
+    )
+    workers = await stack.enter_async_context(ray_workers("ray", 2, settings, lambda *_, **__: None))
+    images = ImageStore(folder, "decode")
+    stack.callback(images.close)
+    return RemoteExecutor(
+        here,
+        workers,
+        images=images,
+        folder=folder,
+        times={"bfl": CallTimes(5.0)},
+        key_names={KEY: "RAY_TEST_KEY"},
+        secrets=[KEY],
+        here=(),
+        fetched_here=(),
+        near=(),
+        came=lambda _: None,
+    )
+
+
+EXECUTORS: dict[str, Callable[[AsyncExitStack, Path, str], Awaitable[Executor]]] = {
+    "local": local,
+    "ray": on_ray,
+    "ray, no shared folder": partial(on_ray, mark="elsewhere"),
+}
 """Every executor; a new one is one more line."""
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """Ray on this machine."""
+    import ray  # noqa: PLC0415  an extra
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TEST_KEY", KEY)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        with warnings.catch_warnings(action="ignore"):
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 class Anything:
@@ -158,8 +219,12 @@ class Place:
         return caught.value
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.ray] if name.startswith("ray") else []) for name in EXECUTORS]
+)
 async def place(request: pytest.FixtureRequest, tmp_path: Path, api: Api, make_job: MakeJob) -> AsyncIterator[Place]:
+    if request.param.startswith("ray"):
+        request.getfixturevalue("ray_here")
     async with AsyncExitStack() as stack:
         (tmp_path / "out").mkdir()
         executor = await EXECUTORS[request.param](stack, tmp_path / "out", api.url)

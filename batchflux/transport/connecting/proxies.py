@@ -92,6 +92,11 @@ class Proxies:
         excepted = _name_of("no_proxy", environ)
         return cls(found, "" if excepted is None else environ[excepted])
 
+    @property
+    def secret(self) -> bool:
+        """Whether one of them has a user or a password."""
+        return any(proxy.headers for proxy in self._by_scheme.values())
+
     def for_url(self, url: URL) -> Proxy | None:
         """Return the proxy that is asked for a URL, None where it is asked for directly."""
         proxy = self._by_scheme.get(url.scheme)
