@@ -191,7 +191,7 @@ def _connect(on: str) -> bool:
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray").addHandler(logging.NullHandler())  # what counts is told as the run's own events
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what counts is told as the run's own events
     where, options = on.removeprefix("ray").removeprefix("://"), {}
     if where not in {"", "auto"}:
         address = PREFIX + (where if ":" in where else f"{where}:{CLIENT_PORT}")

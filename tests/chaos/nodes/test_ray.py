@@ -1,0 +1,132 @@
+"""Nodes of a Ray cluster die, workers freeze, a driver is killed: nothing is lost, nothing paid unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux import RunOptions, load_manifest, run
+from batchflux.engine.executors.opening import Elsewhere
+from batchflux.testing.bank import KEY
+from tests.program import Scene, bank, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
+
+__all__ = ["bank", "program"]
+
+pytestmark = pytest.mark.ray
+AT_ONCE = 6  # as the manifest says
+
+
+@pytest.fixture
+def scene(program: Program, bank: Bank) -> Scene:
+    bank.out = program.out
+    return Scene(program, bank)
+
+
+class Nodes:
+    """A cluster on this machine: a head that has no worker, and nodes with one each."""
+
+    def __init__(self, number: int) -> None:
+        from ray.cluster_utils import Cluster  # noqa: PLC0415  an extra
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(number)]
+
+    def kill_one(self, chance: random.Random) -> None:
+        """Kill a node with all on it, and put another in its place."""
+        node = self.nodes.pop(chance.randrange(len(self.nodes)))
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+
+    @staticmethod
+    def workers() -> list[int]:
+        """Return the processes of the workers that this test has started."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (place / "cmdline").read_bytes().startswith(b"ray::Worker") and _ours(int(place.name)):
+                    found.append(int(place.name))
+        return found
+
+    def freeze_one(self, chance: random.Random) -> None:
+        """Let a worker stand still for good."""
+        if found := self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(found), signal.SIGSTOP)
+
+    def shutdown(self) -> None:
+        """End all."""
+        for process in self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.cluster.shutdown()
+
+
+def _ours(process: int) -> bool:
+    while process > 1 and process != os.getpid():
+        process = int((Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
+    return process == os.getpid()
+
+
+@pytest.fixture
+def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    import ray  # noqa: PLC0415  an extra
+
+    monkeypatch.setenv("TEST_KEY", KEY)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setattr("batchflux.engine.executors.ray_cluster.SILENT", 3.0)
+    with warnings.catch_warnings(action="ignore"):
+        made = Nodes(request.param)
+        ray.init(made.cluster.address, log_to_driver=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+def through(scene: Scene, workers: int) -> int:
+    """Run the manifest, in a thread; return the exit code."""
+    manifest = load_manifest(scene.program.folder / "m.yaml", environ=scene.program.environ)
+    options = RunOptions(environ=scene.program.environ, elsewhere=Elsewhere(on="ray", workers=workers))
+    return asyncio.run(run(manifest, options)).exit_code
+
+
+@pytest.mark.parametrize(
+    ("nodes", "blows", "each"),
+    [
+        pytest.param(2, 2, 40, marks=pytest.mark.timeout(400)),
+        pytest.param(3, 20, 500, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
+    indirect=["nodes"],
+)
+def test_nodes_die_and_workers_freeze(scene: Scene, nodes: Nodes, blows: int, each: int) -> None:
+    chance, workers = random.Random(7), len(nodes.nodes)
+    scene.bank.delay = (0.02, 0.3)
+    scene.program.manifest(scene.bank.url, scene.jobs(each))
+    blow: list[Callable[[random.Random], None]] = [nodes.kill_one, nodes.freeze_one] * blows
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(through, scene, workers)
+        for number, one in enumerate(blow):  # in this thread, as Ray starts nodes from no other
+            at = round((number + 0.7) * 4 * each / (len(blow) + 1))
+            scene.wait(lambda at=at: len(scene.bank.seen) >= at or running.done(), 200)  # type: ignore[misc]
+            assert not running.done(), "the run has ended before all had happened"
+            one(chance)
+        code = running.result(600)
+        if code:  # a job that was hit twice waits for the next run
+            code = thread.submit(through, scene, workers).result(300)
+    assert code == 0
+    scene.settle()
+    scene.at_the_end(scene.names(each), 2 * blows, AT_ONCE)
