@@ -107,8 +107,6 @@ def _elsewhere(on: str | None, workers: int | None) -> Elsewhere | None:
         return None
     if on is None:
         raise UsageError("--workers is how many there are on a Ray cluster: give --on ray, or --on ray://ADDRESS.")
-    if on != "ray" and not (on.startswith("ray://") and on[len("ray://") :]):
-        raise UsageError(f"--on {on}: allowed is ray, ray://auto and ray://HOST:PORT")
     return Elsewhere(on=on, workers=workers)
 
 

@@ -20,14 +20,10 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from batchflux.engine.executors.local import LocalExecutor
-from batchflux.engine.executors.remote import RemoteExecutor
-from batchflux.engine.executors.remote_worker import WorkerSettings
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Finished, HttpRequest, Inline, Json, Link, Pending, Submitted
-from batchflux.output.image_store import ImageStore
 from batchflux.providers import providers
-from batchflux.transport import CallTimes, DownloadSlots, Transport, TransportOptions
+from tests.workers import KEY_NAME, MARK, local_for, near_workers, remote_for, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -111,56 +107,30 @@ async def api() -> AsyncIterator[Api]:
 
 
 async def local(stack: AsyncExitStack, folder: Path, url: str) -> Executor:
-    options = TransportOptions(
-        base_url=url, timeout=5, connections=4, max_bytes=1 << 20, spool_dir=str(folder / ".spool")
-    )
-    images = ImageStore(folder, "decode")
-    stack.callback(images.close)
-    transport = await stack.enter_async_context(Transport(options))
-    return LocalExecutor({("bfl", ""): (transport, url)}, images, [KEY])
+    return await local_for(stack, folder, url, KEY)
 
 
-async def on_ray(stack: AsyncExitStack, folder: Path, url: str, *, mark: str = ".spool/mark") -> Executor:
+async def in_workers(stack: AsyncExitStack, folder: Path, url: str, *, mark: str = MARK) -> Executor:
+    (folder / ".spool").mkdir()
+    (folder / MARK).touch()
+    workers = await near_workers(stack, settings_for(folder, url, mark))
+    return await remote_for(stack, folder, url, KEY, workers)
+
+
+async def on_ray(stack: AsyncExitStack, folder: Path, url: str, *, mark: str = MARK) -> Executor:
     from batchflux.engine.executors.ray_cluster import ray_workers  # noqa: PLC0415  an extra
 
-    here = await local(stack, folder, url)
-    assert isinstance(here, LocalExecutor)
-    (folder / ".spool/mark").touch()
-    slots = DownloadSlots(8, 8)
-    options = TransportOptions(base_url=url, timeout=5, connections=4, max_bytes=1 << 20, spool_dir="", slots=slots)
-    settings = WorkerSettings(
-        folder=str(folder),
-        mark=mark,
-        verify="decode",
-        accept=(),
-        transports={("bfl", ""): options},
-        slots=slots,
-        proxies={"bfl": None},
-        keys=("RAY_TEST_KEY",),
-        base=folder,
-        env_file=None,
-        at_once=20,
-    )
+    (folder / ".spool").mkdir()
+    (folder / MARK).touch()
+    settings = settings_for(folder, url, mark)
     workers = await stack.enter_async_context(ray_workers("ray", 2, settings, lambda *_, **__: None))
-    images = ImageStore(folder, "decode")
-    stack.callback(images.close)
-    return RemoteExecutor(
-        here,
-        workers,
-        images=images,
-        folder=folder,
-        times={"bfl": CallTimes(5.0)},
-        key_names={KEY: "RAY_TEST_KEY"},
-        secrets=[KEY],
-        here=(),
-        fetched_here=(),
-        near=(),
-        came=lambda _: None,
-    )
+    return await remote_for(stack, folder, url, KEY, workers)
 
 
-EXECUTORS: dict[str, Callable[[AsyncExitStack, Path, str], Awaitable[Executor]]] = {
+EXECUTORS: dict[str, Callable[..., Awaitable[Executor]]] = {
     "local": local,
+    "workers": in_workers,
+    "workers, no shared folder": partial(in_workers, mark="elsewhere"),
     "ray": on_ray,
     "ray, no shared folder": partial(on_ray, mark="elsewhere"),
 }
@@ -173,7 +143,7 @@ def ray_here() -> Iterator[None]:
     import ray  # noqa: PLC0415  an extra
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TEST_KEY", KEY)
+        patch.setenv(KEY_NAME, KEY)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         with warnings.catch_warnings(action="ignore"):
             ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -222,7 +192,10 @@ class Place:
 @pytest.fixture(
     params=[pytest.param(name, marks=[pytest.mark.ray] if name.startswith("ray") else []) for name in EXECUTORS]
 )
-async def place(request: pytest.FixtureRequest, tmp_path: Path, api: Api, make_job: MakeJob) -> AsyncIterator[Place]:
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, api: Api, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    monkeypatch.setenv(KEY_NAME, KEY)
     if request.param.startswith("ray"):
         request.getfixturevalue("ray_here")
     async with AsyncExitStack() as stack:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.settings import transport_options
+from batchflux.errors import UsageError
 from batchflux.output.base import SPOOL, TEMPORARY
 from batchflux.transport import DownloadSlots, Proxies, Transport
 
@@ -53,10 +55,20 @@ async def open_local(stack: AsyncExitStack, ways: Ways, images: ImageStore, secr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """Where steps are performed, if not in this process: `on` is ray, or ray://ADDRESS; `workers` None: one a node."""
+    """Where steps are performed, if not in this process: `on` is ray, ray://auto or ray://HOST:PORT; UsageError.
+
+    `workers` is how many there are, None: one on each node.
+    """
 
     on: str
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        scheme, _, address = self.on.partition("://")
+        if scheme != "ray" or (self.on != "ray" and not address):
+            raise UsageError(f"--on {self.on}: allowed is ray, ray://auto and ray://HOST:PORT")
+        if find_spec("ray") is None:
+            raise UsageError("--on ray needs Ray; install the extra: pip install 'batchflux[ray]'")
 
 
 async def open_remote(  # noqa: PLR0913  all of it is what the two sides have in common

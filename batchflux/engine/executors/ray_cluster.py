@@ -13,17 +13,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import ray
+from ray.exceptions import RayError, RayTaskError
+
 from batchflux.engine.executors.remote import LostError
 from batchflux.engine.executors.remote_worker import Worker
 from batchflux.errors import UsageError
-
-try:
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-except ModuleNotFoundError as missing:  # pragma: no cover  where the extra is not installed
-    if (missing.name or "").partition(".")[0] != "ray":
-        raise
-    raise UsageError("--on ray needs Ray, an extra: pip install 'batchflux[ray]'") from None
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -130,3 +131,43 @@ def test_nodes_die_and_workers_freeze(scene: Scene, nodes: Nodes, blows: int, ea
     assert code == 0
     scene.settle()
     scene.at_the_end(scene.names(each), 2 * blows, AT_ONCE)
+
+
+@pytest.mark.timeout(300)
+def test_a_driver_is_killed_and_the_run_continues(scene: Scene) -> None:
+    """Its workers end with it: nothing leaves that no driver has on record."""
+    program, bank = scene.program, scene.bank
+    bank.delay = (0.02, 0.3)
+    program.manifest(bank.url, scene.jobs(30))
+
+    def killed(at: int) -> None:
+        process = program.start("run", "m.yaml", "--quiet", "--on", "ray", "--workers", "2")
+        scene.wait(lambda: len(bank.seen) >= at or process.poll() is not None)
+        assert program.kill(process).code == -9
+
+    for at in (40, 90):
+        killed(at)
+        scene.after_kill()
+        seen = len(bank.seen)
+        time.sleep(0.5)
+        assert len(bank.seen) == seen
+    ended = program.finish(program.start("run", "m.yaml", "--on", "ray", "--workers", "2"))
+    assert ended.code == 0, ended.said
+    scene.at_the_end(scene.names(30), 2, AT_ONCE)
+
+
+@pytest.mark.timeout(300)
+def test_a_limit_is_held_over_all_workers_and_a_signal_drains_them(scene: Scene) -> None:
+    program, bank = scene.program, scene.bank
+    program.manifest(bank.url, scene.jobs(100), limits=", rate: 20/s")
+    process = program.start("run", "m.yaml", "--quiet", "--on", "ray", "--workers", "2")
+    scene.wait(lambda: len(bank.seen) >= 80 or process.poll() is not None)
+    ended = program.kill(process, signal.SIGTERM)
+    assert ended.code == 143, ended.said
+    at = [seen.at for seen in bank.seen]
+    assert max(sum(first <= other < first + 1.0 for other in at) for first in at) <= 20 + AT_ONCE
+    rows = program.rows()
+    assert len(rows) == len(bank.seen) == bank.billed.total()
+    assert {row["status"] for row in rows} == {"done"}
+    assert program.pictures() == {row["id"] for row in rows}
+    assert program.leftovers() == []
