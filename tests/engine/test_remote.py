@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from batchflux.engine.executors.opening import Elsewhere
 from batchflux.engine.executors.remote_worker import Said, Step
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, JobError, UsageError
 from batchflux.models import Finished, Inline, Link
 from batchflux.providers import providers
 from batchflux.testing.bank import opened, picture_of
@@ -222,3 +224,15 @@ async def test_another_version_there_is_said(tmp_path: Path, bank: Bank) -> None
     greeting = await worker.worker.hello()
     assert greeting.fault is not None
     assert greeting.fault.endswith("and 0.0.1 here: install the same version on all nodes")
+
+
+@pytest.mark.parametrize("on", ["dask", "rays://head", "ray:", "ray://"])
+def test_what_is_no_cluster_is_said(on: str) -> None:
+    with pytest.raises(UsageError, match="allowed is ray, ray://auto and ray://HOST:PORT"):
+        Elsewhere(on=on)
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'batchflux\[ray\]'"):
+        Elsewhere(on="ray")

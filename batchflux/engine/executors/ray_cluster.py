@@ -34,6 +34,7 @@ FRESH = 5.0  # seconds after a greeting in which a worker is given work
 SILENT = 30.0  # seconds without a greeting after which a worker is ended
 STARTING = 120.0  # seconds in which the first worker must be there
 WAIT = 2.0  # seconds that a step waits for a worker
+AT_ONCE = 100_000  # calls of a worker: it never refuses one, for the limits are the driver's
 BRINGING = 60.0  # seconds in which bytes that a worker holds must be here
 
 
@@ -164,7 +165,7 @@ async def ray_workers(
         made = ray.remote(Worker).options(
             max_restarts=-1,
             max_task_retries=0,
-            max_concurrency=8 * settings.at_once + 64,  # all calls that can be out, greetings among them
+            max_concurrency=AT_ONCE,
             scheduling_strategy="SPREAD",
         )
         where, greeted = ray.util.get_node_ip_address, asyncio.Event()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 LATE = 2.0  # seconds after which the word to send a request is not followed any more
 GRACE = 10.0  # seconds beyond its own time in which a worker may say that a call took too long
+FETCHED = 16  # pictures for each worker that may be in the memory of this process at once
 NOBODY = "the request was not sent: no Ray worker is there"
 
 
@@ -115,6 +116,7 @@ class RemoteExecutor:
         self._here, self._fetched_here, self._near = here, {*here, *fetched_here}, near
         self._came = came
         self._numbers = count(1)
+        self._fetching = asyncio.Semaphore(FETCHED * len(workers.all))
         self._kept: dict[str, RemoteWorker] = {}  # who keeps the bytes of what is in the spool in its memory, too
 
     async def exchange(
@@ -263,8 +265,9 @@ class RemoteExecutor:
         """Let a worker that has not the output folder download a picture, and put it in its place here."""
         if (before := await self._images.kept_before(job, attempt)) is not None:
             return Collected(stored=before)
-        fetched = _given(await worker.call("fetch", job.provider, link.url))
-        return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
+        async with self._fetching:
+            fetched = _given(await worker.call("fetch", job.provider, link.url))
+            return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
 
     async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
         """Keep further pictures of an answer on the worker that has their names, or here."""

@@ -155,18 +155,20 @@ class Worker:
         left = asyncio.create_task(sent.wait())
         await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
         left.cancel()
-        return Said.LEFT if sent.is_set() else self._under_way.pop(number).result()
+        return Said.LEFT if sent.is_set() else await self.answer(number)
 
     async def answer(self, number: int) -> Any:
         """Return what a step came to that has left."""
+        task = self._under_way[number]
         try:
-            return await self._under_way[number]
+            await asyncio.wait({task})
+            return Failed(error=TimeoutError()) if task.cancelled() else task.result()
         finally:
-            del self._under_way[number]
+            self._under_way.pop(number, None)
 
     async def give_up(self, number: int) -> None:
         """Close the connection of a step: nobody waits for its answer any more."""
-        if (task := self._under_way.get(number)) is not None:
+        if (task := self._under_way.pop(number, None)) is not None:
             task.cancel()
 
     async def ask(self, step: Step) -> Any:
