@@ -137,7 +137,7 @@ EXECUTORS: dict[str, Callable[..., Awaitable[Executor]]] = {
 """Every executor; a new one is one more line."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     """Ray on this machine."""
     import ray  # noqa: PLC0415  an extra

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from batchflux.engine.executors.local import LocalExecutor
+from batchflux.engine.executors.remote import RemoteExecutor
+from batchflux.engine.executors.remote_worker import WorkerSettings
 from batchflux.engine.settings import transport_options
 from batchflux.errors import UsageError
 from batchflux.output.base import SPOOL, TEMPORARY
 from batchflux.transport import DownloadSlots, Proxies, Transport
+from batchflux.transport.connecting.proxies import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from contextlib import AsyncExitStack
 
-    from batchflux.engine.executors.remote import RemoteExecutor
     from batchflux.engine.settings import Shared
     from batchflux.manifest import Manifest, ProviderConfig, Redos
     from batchflux.output.image_store import ImageStore
@@ -87,31 +89,11 @@ async def open_remote(  # noqa: PLR0913  all of it is what the two sides have in
 ) -> RemoteExecutor:
     """Return what has steps performed on Ray, open until `stack` is closed; UsageError: it cannot be used."""
     from batchflux.engine.executors.ray_cluster import ray_workers  # noqa: PLC0415  an extra
-    from batchflux.engine.executors.remote import RemoteExecutor  # noqa: PLC0415  with it alone
-    from batchflux.engine.executors.remote_worker import WorkerSettings  # noqa: PLC0415  with it alone
 
-    named = manifest.providers.items()
     folder, mark = manifest.output.dir.absolute(), f"{SPOOL}/{TEMPORARY}{uuid4().hex}"
     await asyncio.to_thread((folder / mark).touch)
     stack.callback((folder / mark).unlink, missing_ok=True)
-    slots = next(iter(ways.values())).slots
-    slots = DownloadSlots(slots.least, slots.most)
-    settings = WorkerSettings(
-        folder=str(folder),
-        mark=mark,
-        verify=manifest.output.verify,
-        accept=tuple(manifest.output.accept),
-        transports={
-            place: replace(way, due=None, slots=slots, proxies=Proxies(), download_headers={})
-            for place, way in ways.items()
-        },
-        slots=slots,
-        proxies={name: "direct" if one.simulated else one.proxy for name, one in named},
-        keys=tuple(name for name, value in keys.items() if value is not None),
-        base=manifest.base,
-        env_file=manifest.env_file,
-        at_once=manifest.limits.concurrency,
-    )
+    named, settings = manifest.providers.items(), _settings(manifest, ways, keys, mark)
     workers = await stack.enter_async_context(ray_workers(elsewhere.on, elsewhere.workers, settings, tell))
     return RemoteExecutor(
         local,
@@ -125,6 +107,29 @@ async def open_remote(  # noqa: PLR0913  all of it is what the two sides have in
         fetched_here={name for name, one in named if one.download_headers},
         near={name for name, one in named if one.simulated},
         came=came,
+    )
+
+
+def _settings(manifest: Manifest, ways: Ways, keys: Mapping[str, str | None], mark: str) -> WorkerSettings:
+    """Return what workers work by; what may be secret of how providers are reached is left out."""
+    slots = next(iter(ways.values())).slots
+    slots = DownloadSlots(slots.least, slots.most)
+    transports = {
+        place: replace(way, due=None, slots=slots, proxies=Proxies(), download_headers={})
+        for place, way in ways.items()
+    }
+    return WorkerSettings(
+        folder=str(manifest.output.dir.absolute()),
+        mark=mark,
+        verify=manifest.output.verify,
+        accept=tuple(manifest.output.accept),
+        transports=transports,
+        slots=slots,
+        proxies={name: DIRECT if one.simulated else one.proxy for name, one in manifest.providers.items()},
+        keys=tuple(name for name, value in keys.items() if value is not None),
+        base=manifest.base,
+        env_file=manifest.env_file,
+        at_once=manifest.limits.concurrency,
     )
 
 
