@@ -124,7 +124,8 @@ def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _w
         stack.callback(work.close)
         said = get_meta(connection, "base")
         base = Path(said) if said else None
-        place = stack.enter_context(opened(dest, out, kind, lambda: stores_of_folder(out, base, os.environ)))
+        mirror, stores = get_meta(connection, "mirror"), partial(stores_of_folder, out, base, os.environ)
+        place = stack.enter_context(opened(dest, out, kind, stores, mirror))
         if form.references or (options is not None and options.references):
             work.references = stack.enter_context(References(out, base, place, wish.allow_hosts))
         work.survey(steps)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +23,8 @@ from batchflux.exports.places import destination, opened
 from batchflux.exports.places.record import WRITTEN
 from batchflux.exports.selection import Split
 from batchflux.failpoints import VARIABLE
+from batchflux.ledger.connection import connect
+from batchflux.ledger.tables import set_meta
 from batchflux.manifest.kept import stores_of_folder
 from tests.exports.folders import folder, job, judged, local, picture, tree
 from tests.stores import ACCESS_KEY, SECRET_KEY
@@ -64,7 +66,7 @@ def made(tmp_path: Path, numbers: range = range(30)) -> Path:
 
 def exported(out: Path, served: Served, kind: str, **more: Any) -> Exported:
     (out / "manifest.yaml").write_text(f"version: 1\n{served.yaml}", encoding="utf-8")
-    return export(out, destination(f"{served.bucket}/{PLACE}"), Wish(kind=kind, **more))
+    return export(out, destination(f"{served.bucket}/{PLACE}/"), Wish(kind=kind, **more))
 
 
 @pytest.fixture
@@ -189,6 +191,14 @@ def test_other_things_in_it_and_other_formats_are_refused(tmp_path: Path, moto: 
     moto.store().put(f"{PLACE}/mine.txt", b"words", digest)
     exported(out, moto, "parquet")
     assert there(moto)["mine.txt"] == b"words"
+
+
+def test_the_mirror_of_a_folder_is_no_place_for_its_export(tmp_path: Path, moto: Served) -> None:
+    out = made(tmp_path)
+    with closing(connect(out / "ledger.db")) as connection:
+        set_meta(connection, "mirror", f"{moto.bucket}/sets")
+    with pytest.raises(UsageError, match=r"which mirrors .*out, lie in each other"):
+        exported(out, moto, "parquet")
 
 
 def test_one_at_a_time_on_a_machine(tmp_path: Path, moto: Served) -> None:
