@@ -20,6 +20,8 @@ POINTS = frozenset(
     {
         "commit.begun",  # the ledger's statements are executed, the commit is not made
         "commit.made",
+        "reference.publishing",  # its bytes are at hand, and nowhere else yet
+        "reference.published",  # they are in the bucket; the ledger does not know of it yet
         "attempt.intended",  # recorded; the request has not left
         "request.leaving",
         "request.sent",  # one that may cost money
@@ -62,6 +64,11 @@ POINTS = frozenset(
         "moves.taken_up",
         "moves.recorded",
         "moves.put_down",
+        "mirror.put",  # a picture is in the bucket; the ledger does not know of it yet
+        "mirror.recorded",
+        "mirror.removed",  # here, after that
+        "mirror.set_aside",  # an older picture lies in the bucket under another name, too; not on record
+        "mirror.followed",  # results.csv or another file of the folder is in the bucket; not on record
         "run.surveyed",
         "run.closing",  # all jobs ended, nothing of the end is written
         "run.closed",

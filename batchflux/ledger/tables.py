@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
-from batchflux.ledger.books import balances, receipts
+from batchflux.ledger.books import balances, mirrored, receipts
 from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
@@ -87,14 +87,9 @@ CREATE TABLE IF NOT EXISTS aliases (
     key BLOB NOT NULL               -- of the job, by those of the version that recorded it
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
-    provider TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    url TEXT NOT NULL,
+    provider TEXT NOT NULL, sha256 TEXT NOT NULL, url TEXT NOT NULL,
     expires REAL,                   -- epoch seconds, NULL for good
     PRIMARY KEY (provider, sha256)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mirrored (
-    name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, at REAL NOT NULL -- a file's, its bytes' in the bucket, epoch seconds
 ) WITHOUT ROWID;
 """
 
@@ -199,8 +194,7 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
         "CASE WHEN jobs.status IN ('pending', 'unknown') THEN (SELECT COUNT(*) FROM attempts WHERE job = jobs.number"  # noqa: S608  constants
         f" AND state = 'failed' AND code IN ({_ONCE})) END"
     ),
-    "mirrored": "COALESCE((SELECT name FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256),"
-    " (SELECT name FROM mirrored WHERE mirrored.sha256 = jobs.sha256 LIMIT 1))",
+    "mirrored": mirrored.NAME_THERE,
 }
 LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
 """The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""
@@ -266,24 +260,24 @@ def known_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: s
     return {known.key.hex(): known for known in select(connection, "key", list(map(bytes.fromhex, keys)), columns)}
 
 
-def known_as(connection: sqlite3.Connection) -> Callable[[str, str], KnownAs | None] | None:
-    """Return what finds the key and id by which an older version recorded a job; None when all keys are of today.
+def known_as(connection: sqlite3.Connection) -> Callable[[str, Callable[[], str], str | None], KnownAs | None]:
+    """Return what finds the key and id by which a job was recorded, by an older version or by another style.
 
-    It takes the job's key by today's rules, and by those of before. None: it finds no such job. Of a key that is the
-    same the id may be another.
+    It takes today's key, what makes the one of before, and the one by the other style, if any. None: no such job.
     """
-    if get_meta(connection, "keys") == KEYS:
-        return None
+    today = get_meta(connection, "keys") == KEYS
+    by_key = "SELECT key, id FROM jobs WHERE key IN (?, ?, ?) ORDER BY status != 'done', key != ?"
     by_alias = "SELECT jobs.key, id FROM aliases JOIN jobs ON jobs.key = aliases.key WHERE alias = ?"
     has_aliases = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'aliases'").fetchone()
 
-    def find(key: str, former: str) -> KnownAs | None:
-        keys = bytes.fromhex(key), bytes.fromhex(former)
-        # A merged folder may have both, of which one may have the picture.
-        query = "SELECT key, id FROM jobs WHERE key IN (?, ?) ORDER BY status != 'done'"
-        row = connection.execute(query, keys).fetchone()
+    def find(key: str, former: Callable[[], str], twin: str | None) -> KnownAs | None:
+        if today and twin is None:
+            return None
+        keys = [bytes.fromhex(one) for one in (key, twin or key, key if today else former())]
+        # A folder may have several, of which one may have the picture.
+        row = connection.execute(by_key, (*keys, keys[0])).fetchone()
         if row is None and has_aliases:
-            row = connection.execute(by_alias, (bytes.fromhex(key),)).fetchone()
+            row = connection.execute(by_alias, keys[:1]).fetchone()
         return None if row is None else KnownAs(row[0].hex(), row[1])
 
     return find
@@ -410,7 +404,7 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *_VIEWS):
+    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *mirrored.SCHEMA.split(";"), *_VIEWS):
         if statement.strip():
             connection.execute(statement)
 

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
+from batchflux.engine.executors.opening import SIMULATOR_HOST
 from batchflux.engine.settings import key_faults, proxies_of
 from batchflux.errors import JobError, UsageError
+from batchflux.ledger.books.mirrored import use_of
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
+from batchflux.manifest import Manifest
 from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
@@ -35,15 +38,15 @@ from batchflux.webhooks.opening import called_by
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from batchflux.ledger.books.mirrored import MirrorUse
     from batchflux.ledger.summary import BatchUse
-    from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.manifest import ProviderConfig
     from batchflux.models import Job
     from batchflux.planner.estimates import ProviderPlan
     from batchflux.planner.modes import Pace
     from batchflux.state import Lesson
 
 SHOWN_REFERENCES = 20
-SIMULATOR_HOST = "simulator.localhost"  # a name of its own, so that links in results.csv outlive its port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,9 @@ class Plan:
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
     `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
     `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
-    its distance from UTC), `deadline_seconds` from now.
+    its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
+    so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that pictures are put into,
+    with how many are left to be put of those that are done.
     """
 
     name: str
@@ -110,9 +115,11 @@ class Plan:
     without_fallback: int = 0
     worst_cost: Decimal | None = None
     batches: dict[str, BatchUse] = field(default_factory=dict)
+    publish: dict[str, Any] | None = None
     budget_per_run: Decimal | None = None
     deadline: str | None = None
     deadline_seconds: float | None = None
+    mirror: MirrorUse | None = None
 
     @property
     def alone(self) -> bool:
@@ -122,7 +129,7 @@ class Plan:
 
 
 def load_manifest(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Manifest,
     *,
     sets: Sequence[str] = (),
     provider: str | None = None,
@@ -130,7 +137,7 @@ def load_manifest(
     environ: Mapping[str, str] | None = None,
     env_file: str | os.PathLike[str] | None = None,
 ) -> Manifest:
-    """Read and check a manifest; spends nothing.
+    """Read and check a manifest, also one that was read before; spends nothing.
 
     `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
     name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
@@ -141,7 +148,8 @@ def load_manifest(
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
     """
     values_in = None if env_file is None else Path(env_file)
-    secrets = Secrets(os.environ if environ is None else environ, Path(path).absolute().parent, values_in)
+    beside = path.base if isinstance(path, Manifest) else Path(path).absolute().parent
+    secrets = Secrets(os.environ if environ is None else environ, beside, values_in)
     manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
     return replace(manifest, env_file=values_in)
 
@@ -171,7 +179,8 @@ def plan(
         made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
         made = replace(made, webhooks=_webhooks(manifest, survey))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
-        made = replace(made, batches=batches_of(ledger)[0])
+        to = manifest.output.mirror
+        made = replace(made, batches=batches_of(ledger)[0], mirror=None if to is None else use_of(ledger, to))
     each = {
         name: replace(
             made.providers[name],
@@ -192,11 +201,14 @@ def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
 def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     """Check what providers leave to those who use it; UsageError when they cannot.
 
-    They are the embedded simulator's options, allow_hosts, download_headers, proxies, and what verifies webhooks.
+    They are the embedded simulator's options, allow_hosts, download_headers, proxies, what verifies webhooks, and the
+    bucket that mirrors the folder.
     """
     for name, _, api in called_by(manifest, webhook_apis()):
         if name in manifest.may_ask and (needed := api.missing()) is not None:
             raise UsageError(f"The webhooks of {name} cannot be received here: {needed}, or remove webhooks.")
+    if manifest.output.mirror is not None:
+        manifest.buckets(environ).at(manifest.output.mirror)
     for provider in manifest.providers.values():
         proxies_of(provider, environ)
         check_downloads(provider.allow_hosts, provider.download_headers)
@@ -220,7 +232,7 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
 
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
-    paces, provider, asked = paces or {}, manifest.provider, survey.asked
+    paces, provider, asked, put = paces or {}, manifest.provider, survey.asked, survey.unpublished
     own = (each := provider_plans(manifest, survey, paces))[provider.name]
     return Plan(
         name=manifest.name,
@@ -242,6 +254,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         unreadable_samples=tuple(_reference_faults(survey)),
         models=counted((ways[0].model, calls) for ways, calls in asked.items()),
         photos=survey.photos,
+        publish=None if put is None else {"to": put.published.to, "photos": put.photos, "bytes": put.bytes},
         set_aside=survey.set_aside,
         set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
@@ -279,7 +292,9 @@ def _reference_faults(survey: Survey) -> Iterator[str]:
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     try:
         provider = manifest.providers[job.provider]
-        request = providers()[provider.api, job.style].submit(job, 1)
+        wire = providers()[provider.api, job.style]
+        publishes = wire.takes_links(job) and not provider.batched
+        request = wire.submit(manifest.published.shown(job) if publishes else job, 1)
     except JobError as error:  # its own run says so, too; the others are planned
         return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
     url = (provider.base_url or f"http://{SIMULATOR_HOST}") + request.url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING
 from batchflux.errors import StorageError
 from batchflux.output import durable
 from batchflux.output.base import TEMPORARY
-from batchflux.output.stores.base import Found, checked, sound
+from batchflux.output.stores.base import Found, body_of, checked, parted, sound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
 _ROOT = Path("/")
+_WHOLE = 8 << 20  # bytes of a file that is read whole
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})  # FAT and some network disks
 _NONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -28,22 +31,14 @@ class Folder:
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
         """Store an object whole; False when one with the same bytes is there already."""
         target = _path(key)
-        checked(str(target), data, sha256)
+        body = body_of(data, _WHOLE)
+        checked(str(target), body, sha256)
         with durable.storing(target):
-            durable.make_folders(_ROOT, target.parent)
-            beside = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _fill(beside, data)
-                if over:
-                    beside.replace(target)
-                else:
-                    target.hardlink_to(beside)
+                _put(target, body, Path.replace if over else _link)
             except FileExistsError:
                 _compare(target, sha256)
                 return False
-            finally:
-                beside.unlink(missing_ok=True)
-            durable.sync_folder(target.parent)
         return True
 
     def fetch(self, key: str, target: BinaryIO) -> bool:
@@ -61,7 +56,7 @@ class Folder:
 
     def find(self, prefix: str) -> Iterator[Found]:
         """Yield the objects whose keys begin so."""
-        folder, _, begun = prefix.rpartition("/")
+        folder, begun = parted("file://", prefix)
         yield from _below(_ROOT / folder, f"{folder}/" if folder else "", begun)
 
     def sign(self, key: str, seconds: int) -> str:
@@ -70,13 +65,8 @@ class Folder:
 
     def copy(self, key: str, to: str) -> None:
         """Copy an object, over what is there."""
-        source = _path(key)
-        try:
-            with source.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise durable.unreadable(source, error) from error
-        self.put(to, source, digest, over=True)
+        with durable.storing(_path(to)):
+            _put(_path(to), _path(key), Path.replace)
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
@@ -98,12 +88,32 @@ def _path(key: str) -> Path:
     return _ROOT / sound("file://", key)
 
 
-def _fill(path: Path, data: bytes | Path) -> None:
-    if isinstance(data, bytes):
-        durable.write_new(path, data)
-    else:
-        shutil.copyfile(data, path)
-        durable.sync_file(path)
+def _put(target: Path, data: bytes | Path, place: Callable[[Path, Path], object]) -> None:
+    """Write a file beside its place, and put it there once it is whole."""
+    durable.make_folders(_ROOT, target.parent)
+    beside = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        if isinstance(data, bytes):
+            durable.write_new(beside, data)
+        else:
+            shutil.copyfile(data, beside)
+            durable.sync_file(beside)
+        place(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+    durable.sync_folder(target.parent)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file its name; FileExistsError where there is one of that name."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.replace(target)
 
 
 def _compare(path: Path, sha256: str) -> None:
