@@ -26,6 +26,7 @@ from batchflux.failpoints import VARIABLE
 from batchflux.ledger.connection import connect
 from batchflux.ledger.tables import set_meta
 from batchflux.manifest.kept import stores_of_folder
+from batchflux.models import Reference
 from tests.exports.folders import folder, job, judged, local, picture, tree
 from tests.stores import ACCESS_KEY, SECRET_KEY
 
@@ -175,6 +176,28 @@ def test_pyarrow_reads_it_from_the_bucket(tmp_path: Path, moto: Served) -> None:
     assert rows[3]["edited_image"]["bytes"] == (tmp_path / "out/images/j3.jpg").read_bytes()
     assert rows[3]["input_image_2"]["bytes"] == (tmp_path / "b.png").read_bytes()
     assert rows[3]["tags.sku"] == "00003"
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_references_in_buckets_are_kept_with_the_pairs(place: str, tmp_path: Path, moto: Served) -> None:
+    data = picture(5, "png")
+    moto.store().put("photos/a.png", data, hashlib.sha256(data).hexdigest())
+    sources = [f"{moto.bucket}/photos/{name}.png" for name in "ab"]
+    out = folder(
+        tmp_path / "out",
+        (job(number, images=(Reference(source=one, url=one),)) for number, one in enumerate([sources[0], *sources])),
+    )
+    (out / "manifest.yaml").write_text(f"version: 1\n{moto.yaml}", encoding="utf-8")
+    for _ in range(2):
+        dest = tmp_path / "dest" if place == "folder" else destination(f"{moto.bucket}/{PLACE}")
+        done = export(out, dest, Wish(kind="pairs:musubi"))
+        assert (done.pictures, done.left_out) == (
+            2,
+            {"j2": f"its reference cannot be fetched: there is no {sources[1]}"},
+        )
+        files_there = tree(tmp_path / "dest") if place == "folder" else there(moto)
+        assert files_there["train/control/j0.png"] == data
+        moto.store().delete("photos/a.png")
 
 
 def test_other_things_in_it_and_other_formats_are_refused(tmp_path: Path, moto: Served) -> None:
