@@ -234,6 +234,22 @@ def test_one_at_a_time_on_a_machine(tmp_path: Path, moto: Served) -> None:
         pass
 
 
+def test_what_a_killed_one_left_under_way_is_removed(tmp_path: Path, moto: Served) -> None:
+    place = destination(f"{moto.bucket}/{PLACE}")
+    with opened(place, tmp_path, "parquet", moto.stores) as one:
+        spool = one.spool
+        assert (spool.parent, spool.stat().st_mode & 0o777) == (tmp_path / "spool", 0o700)
+    spool.mkdir(0o700)
+    (spool / "half").write_bytes(b"half a shard")
+    with opened(place, tmp_path, "parquet", moto.stores) as one:
+        assert list(one.spool.iterdir()) == []
+    assert not spool.exists()
+    spool.mkdir()
+    spool.chmod(0o777)
+    with pytest.raises(UsageError, match="is not a folder of this user's alone: remove it, or let TMPDIR name another"):
+        opened(place, tmp_path, "parquet", moto.stores).__enter__()
+
+
 def test_who_began_first_stops_where_another_machine_began(
     tmp_path: Path, moto: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
