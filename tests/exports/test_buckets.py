@@ -316,7 +316,7 @@ def test_settings_come_from_the_manifest_that_the_folder_keeps(tmp_path: Path, m
         stores_of_folder(tmp_path, None, {})
 
 
-POINTS = ("export.placed:1", "export.written:1", "export.recorded:2", "export.placed:3")
+POINTS = ("export.placed:1", "export.written:1", "export.recorded:2", "export.placed:1")
 
 
 @pytest.mark.slow
