@@ -26,7 +26,8 @@ _CHUNK = 1 << 20
 
 def zip_of(folder: Path) -> Path:
     """Return the path of an export's zip; UsageError where something else has it."""
-    path = folder.absolute().with_name(f"{folder.absolute().name}.zip")
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    path = named.with_name(f"{named.name}.zip")
     try:
         with zipfile.ZipFile(path) as there:
             ours = there.comment == _COMMENT
