@@ -58,6 +58,7 @@ POINTS = frozenset(
         "whole.replaced",
         "export.written",  # a file of an export: beside its place
         "export.placed",
+        "export.recorded",  # what is in a bucket is on record there
         "moves.taken_up",
         "moves.recorded",
         "moves.put_down",

@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 import pytest
@@ -260,9 +261,18 @@ class Oss:
         create = request.headers.get("x-oss-forbid-overwrite") == "true" and not self.versioned
         if create and key in self.objects:
             return _refusal(409, "FileAlreadyExists", "The object already exists.")
+        if source := unquote(request.headers.get("x-amz-copy-source", "")).lstrip("/").partition("/")[2]:
+            return self._copied(source, key)
         kept = {name: value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
         self.objects[key] = (body, {**kept, "Content-Type": request.content_type})
         return web.Response(headers={"ETag": _etag(body)})
+
+    def _copied(self, source: str, key: str) -> web.Response:
+        if source not in self.objects:
+            return _refusal(404, "NoSuchKey", "The specified key does not exist.")
+        self.objects[key] = self.objects[source]
+        text = f"<CopyObjectResult><ETag>{_etag(self.objects[key][0])}</ETag></CopyObjectResult>"
+        return web.Response(text=text, content_type="application/xml")
 
     def _listed(self, prefix: str) -> web.Response:
         found = "".join(

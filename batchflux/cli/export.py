@@ -12,13 +12,14 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.terminal import count, place
-from batchflux.exports.destination import local
 from batchflux.exports.export import Wish
 from batchflux.exports.export import export as write_export
 from batchflux.exports.marks import marks_of
+from batchflux.exports.places import destination
 from batchflux.exports.selection import Split
 from batchflux.exports.shop.names import NAME
 from batchflux.exports.shop.options import MAX_BYTES, MAX_SIDE, OPTIONS, SHEETS
+from batchflux.output.stores.base import in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,16 +95,16 @@ def _all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comman
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_all_of(_SHOP)
 def export(out: Path, dest: str, *, as_json: bool, split: str | None, split_by: str, hosts: Any, **wanted: Any) -> int:
-    """Write the pictures of the output folder OUT as a dataset, or for a shop, into the folder DEST; OUT never changes.
+    """Write the pictures of the output folder OUT as a dataset, or for a shop, to DEST, a folder or s3://BUCKET/PREFIX.
 
-    pairs has each picture with what it was made from, and the layouts instructpix2pix, musubi and ai-toolkit. shop has
-    what a review accepted as JPEGs, with a spreadsheet. Failed jobs are left out. Run it again to continue, or to bring
-    DEST up to what OUT has now: only what differs is written.
+    OUT never changes. pairs has each picture with what it was made from, and the layouts instructpix2pix, musubi and
+    ai-toolkit. shop has what a review accepted as JPEGs, with a spreadsheet. Failed jobs are left out. Run it again to
+    continue, or to bring DEST up to what OUT has now: only what differs is written.
     """
     options = {name: given for name in OPTIONS if (given := wanted.pop(name)) not in (None, False, ())}
     wish = Wish(split=Split.of(split, split_by), allow_hosts=hosts, options=options, **wanted)
     with ExitStack() as stack:
-        exported = write_export(out, local(dest), wish, lambda what, number: _bar(stack, what, number))
+        exported = write_export(out, destination(dest), wish, lambda what, number: _bar(stack, what, number))
     click.echo(_json(exported) if as_json else "\n".join(_lines(exported)))
     if not as_json:
         _say(exported)
@@ -126,7 +127,8 @@ def _json(exported: Exported) -> str:
 def _lines(exported: Exported) -> list[str]:
     """Return what a person reads on stdout: where it is, and what is not in it by itself."""
     copies = [f"{job} is a copy of {of}" for job, of in exported.copies.items()]
-    places = [place(exported.folder), *([place(exported.zip)] if exported.zip else [])]
+    shown = exported.folder if in_bucket(exported.folder) else place(exported.folder)
+    places = [shown, *([place(exported.zip)] if exported.zip else [])]
     return [*places, *copies, *(f"{job}: {why}" for job, why in exported.left_out.items())]
 
 
@@ -142,5 +144,7 @@ def _say(exported: Exported) -> None:
         click.echo(f"{count(len(exported.copies), 'picture')} left out, as copies.", err=True)
     if exported.left_out:
         click.echo(f"{count(len(exported.left_out), 'picture')} left out that should be in it.", err=True)
+    if exported.loading:
+        click.echo(f"To read it: {exported.loading}", err=True)
     if exported.kind == "imagefolder" and exported.pictures > _HUB_FILES:
         click.echo("The Hub takes fewer files: for it, export as webdataset or parquet.", err=True)

@@ -11,8 +11,9 @@ import zipfile
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchflux.errors import UsageError
-from batchflux.exports.shards import writing
+from batchflux.exports.places.folder import writing
 from batchflux.output.durable import storing
+from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,12 @@ _PLAIN_FILE = 0o100644 << 16
 _CHUNK = 1 << 20
 
 
-def zip_of(folder: Path) -> Path:
-    """Return the path of an export's zip; UsageError where something else has it."""
+def zip_of(folder: Path | Address) -> Path:
+    """Return the path of an export's zip; UsageError where something else has it, or there is no folder."""
+    if isinstance(folder, Address):
+        raise UsageError(
+            f"--zip: {folder} is a bucket, and a zip lies beside a folder: export to one, then copy the zip."
+        )
     named = folder if folder.name not in ("", "..") else folder.resolve()
     path = named.with_name(f"{named.name}.zip")
     try:

@@ -15,7 +15,8 @@ from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+    from batchflux.exports.places import Place
 
 COLUMNS = {
     "id": "the job's name",
@@ -122,7 +123,7 @@ class Export:
     made of the user's. In `remarks` an exporter counts what a user should know of pictures that are in it all the same.
     """
 
-    folder: Path
+    place: Place
     name: str
     columns: Mapping[str, str]
     splits: tuple[str, ...]
@@ -139,20 +140,22 @@ class Loading:
     """What the dataset card says of how an export is read.
 
     `use` is Markdown; `files` by split are for `datasets`, none where it cannot read them, and `config` further lines.
+    `builder` is how `datasets` calls such files.
     """
 
     use: str
+    builder: str = ""
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     config: tuple[str, ...] = ()
 
 
 class DatasetExporter(Protocol):
-    """Writes pictures with what goes with them, in one format, into a folder that may hold part of it already.
+    """Writes pictures with what goes with them, in one format, into a place that may hold part of it already.
 
-    It writes files whole, by a rename; what is there and would come out the same is left as it is, and is not read
-    through. What it wrote depends on the samples alone: neither on the clock nor on what was there before. Made anew
-    over what a killed one left, and given the same samples, it comes to the same bytes. Files of its own that an
-    earlier export of the same format left, and this one has not, are removed by `close`.
+    It writes files whole, through `Export.place`; what is there and would come out the same is left as it is, and is
+    not read through. What it wrote depends on the samples alone: neither on the clock nor on what was there before.
+    Made anew over what a killed one left, and given the same samples, it comes to the same bytes. Files of its own
+    that an earlier export of the same format left, and this one has not, are removed by `close`.
     """
 
     loading: Loading

@@ -1,4 +1,4 @@
-"""Writes the pictures of an output folder as a dataset into another folder, which is the only one that changes.
+"""Writes the pictures of an output folder as a dataset into another folder, or a bucket, and changes nothing else.
 
 First all rows are gone through: which are wanted, whose picture is there, what it is called, in which split it is.
 Then the format is given one after the other, with what reads its picture. So what comes out follows from the output
@@ -8,6 +8,7 @@ folder and from what was asked for, and an export that was cut off is continued 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from contextlib import ExitStack
@@ -20,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batchflux.errors import StorageError, UsageError, quoted
 from batchflux.exports.archive import write_zip, zip_of
 from batchflux.exports.base import Export, Sample
-from batchflux.exports.card import Card, loading, write_card
+from batchflux.exports.card import Card, code, loading, marked
 from batchflux.exports.dataset import row_of, tag_column
-from batchflux.exports.destination import Destination
 from batchflux.exports.formats import formats
 from batchflux.exports.marks import Marking
+from batchflux.exports.places import opened
 from batchflux.exports.projection import tag_names
-from batchflux.exports.references import STORE, LeftOutError, References
+from batchflux.exports.references import LeftOutError, References
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
 from batchflux.exports.similar import Look, Looks
 from batchflux.folders.pictures import pictures_of
@@ -34,13 +35,16 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import Verdict, verdict_counts, verdicts_on
 from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
 from batchflux.manifest.identity import folded
+from batchflux.manifest.kept import stores_of_folder
 from batchflux.output.base import CARD, IMAGES, SUFFIXES
 from batchflux.output.folder import ledger_of
+from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from batchflux.exports.base import Called, DatasetExporter, Format, Options, Photo
+    from batchflux.exports.base import Called, DatasetExporter, Format, Loading, Options, Photo
+    from batchflux.exports.places import Place
     from batchflux.ledger.tables import Known
 
 _AT_ONCE = 100  # jobs whose links are fetched at the same time
@@ -86,12 +90,14 @@ class Exported:
     """What an export came to.
 
     `unfit` counts the pictures that the format has no place for, by why; `left_out` says of jobs by id why their
-    picture is not in it though it should be, `copies` of which other job's it is a copy. `remarks` counts the pictures
-    that are in it, and of which a user should know something; `zip` is the file that holds all of it.
+    picture is not in it though it should be, `copies` of which other job's it is a copy. `loading` is the call by
+    which `datasets` reads it, '' where it cannot. `remarks` counts the pictures that are in it, and of which a user
+    should know something; `zip` is the file that holds all of it.
     """
 
     folder: str
     kind: str
+    loading: str = ""
     pictures: int = 0
     bytes: int = 0
     splits: dict[str, int] = field(default_factory=dict)
@@ -102,37 +108,50 @@ class Exported:
     zip: str | None = None
 
 
-def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _number: lambda: None) -> Exported:
+def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _what, _number: lambda: None) -> Exported:
     """Export the pictures of the output folder `out`; works while a run goes on, too.
 
     Raises UsageError: something of what is asked for cannot be, or no picture is left; FolderBusy: another process
-    exports there; StorageError: a folder cannot be read or written.
+    exports there; StorageError: a folder or bucket cannot be read or written.
     """
     kind, form = format_of(wish.kind)
     marking = Marking(form.marks if wish.marks is None else wish.marks, wish.producer, draws=form.draws)
     options = options_of(form, kind, wish)
-    archive = zip_of(folder) if wish.zip else None
+    archive = zip_of(dest) if wish.zip else None
     with ExitStack() as stack:
         connection = stack.enter_context(reading(ledger_of(out)))
-        work = _Work(out, connection, wish, Exported(folder=str(folder), kind=kind), form, options)
+        work = _Work(out, connection, wish, Exported(folder=str(dest), kind=kind), form, options)
         stack.callback(work.close)
-        stack.enter_context(Destination(folder, out, kind))
+        said = get_meta(connection, "base")
+        base = Path(said) if said else None
+        place = stack.enter_context(opened(dest, out, kind, lambda: stores_of_folder(out, base, os.environ)))
         if form.references or (options is not None and options.references):
-            base = get_meta(connection, "base")
-            links = References(out, Path(base) if base else None, folder / STORE, wish.allow_hosts)
-            work.references = stack.enter_context(links)
+            work.references = stack.enter_context(References(out, base, place, wish.allow_hosts))
         work.survey(steps)
-        told = work.told(folder, kind.partition(":")[2], stack.enter_context(ExitStack()))
+        told = work.told(place, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)
         work.write(exporter, marking, steps)
         without = Counter(f"stand alone: {why}" for why in work.without.values())
         work.done.remarks = {**marking.remarks, **told.remarks, **without}
-        if options is None:
-            write_card(folder / CARD, work.card(told.name, exporter))
-        if archive is not None:
-            write_zip(folder, archive)
+        work.done.loading = _loaded_by(exporter.loading, dest)
+        card = marked(work.card(told.name, exporter.loading, dest), place.read(CARD)) if options is None else None
+        if card is not None:
+            place.put(CARD, card)
+        if archive is not None and isinstance(dest, Path):
+            write_zip(dest, archive)
             work.done.zip = str(archive)
-        return work.done
+    return work.done
+
+
+def _loaded_by(found: Loading, dest: Path | Address) -> str:
+    """Return the call by which `datasets` reads an export; '' when it cannot."""
+    if not found.files:
+        return ""
+    if isinstance(dest, Path):
+        return f"load_dataset({json.dumps(str(dest))})"
+    root = str(dest).rstrip("/")
+    files = {split: [f"{root}/{pattern}" for pattern in patterns] for split, patterns in found.files.items()}
+    return f"load_dataset({json.dumps(found.builder)}, data_files={json.dumps(files)})"
 
 
 def format_of(text: str) -> tuple[str, Format]:
@@ -211,11 +230,11 @@ class _Work:
             reason = f" ({'; '.join(why[:3])})" if why else ": none is done and as was asked for"
             raise UsageError(f"No picture of {self._out} can be exported{reason}.")
 
-    def told(self, folder: Path, layout: str, held: ExitStack) -> Export:
+    def told(self, place: Place, layout: str, held: ExitStack) -> Export:
         """Return what the format is told before its first picture."""
         splits = tuple(name for name in self._wish.split.names if self.plan.splits[name])
         return Export(
-            folder=folder,
+            place=place,
             name=get_meta(self._connection, "name") or self._out.resolve().name,
             columns=self._words.columns,
             splits=splits,
@@ -251,14 +270,18 @@ class _Work:
         if self._looks is not None:
             self._looks.close()
 
-    def card(self, name: str, exporter: DatasetExporter) -> str:
+    def card(self, name: str, found: Loading, dest: Path | Address) -> str:
         """Return the dataset card."""
-        found = exporter.loading
-        config = [*(f"    {line}" for line in found.config), "    data_files:"] if found.files else []
+        if not found.files:
+            return self._card.text(name, [], found.use)
+        config = [*(f"    {line}" for line in found.config), "    data_files:"]
         for split, patterns in found.files.items():
             config.append(f"      - {{split: {split}, path: {json.dumps(patterns)}}}")
-        by_datasets = [f"By its card `datasets` reads it:\n\n{loading(next(iter(found.files)))}"] if found.files else []
-        return self._card.text(name, config, "\n\n".join([found.use, *by_datasets]))
+        uses = [found.use, f"By its card `datasets` reads it:\n\n{loading(next(iter(found.files)))}"]
+        if isinstance(dest, Address):
+            said = f"From the bucket, with what fsspec needs for it (as `s3fs`):\n\n{code(self.done.loading)}"
+            uses[1:] = [uses[1].replace("reads it:", "reads a copy of it in a folder:"), said]
+        return self._card.text(name, config, "\n\n".join(uses))
 
     def _rows(self, numbers: Sequence[int]) -> Iterator[tuple[Known, Mapping[str, Any]]]:
         """Yield the jobs with these numbers, each with all that conditions and captions can name."""

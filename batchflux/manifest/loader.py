@@ -155,7 +155,7 @@ def _manifest(
         output=_output(root, name, given[1], faults),
         references=_part(root, "references", ReferencesConfig, faults),
         webhooks=_webhooks(root, faults),
-        stores=_stores(root, faults),
+        stores=store_configs(root, faults),
         text=_without_passwords(given[0], made.named.values()),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
@@ -234,7 +234,8 @@ def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
     return made
 
 
-def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+def store_configs(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+    """Return what `stores` says of buckets, by their addresses; note what is wrong there."""
     node = root.pairs.get("stores")
     if node is None or is_nothing(node):
         return {}

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from batchflux.errors import StorageError
 from batchflux.exports.base import Export, Photo, Sample
 from batchflux.exports.formats import formats
+from batchflux.exports.places import Folder
 from batchflux.exports.results_csv import Results
 from batchflux.exports.shop.options import ShopOptions
 from batchflux.ledger.tables import Known
@@ -88,7 +89,7 @@ class Samples:
         more: dict[str, Any] = {"references": 1, "layout": layout}
         if kind == "shop":
             more["options"] = ShopOptions.of({"sheet": ["csv"], "before": True})
-        self.export = Export(folder=path, name="mugs", columns=columns, splits=splits, suffix=".jpg", **more)
+        self.export = Export(place=Folder(path), name="mugs", columns=columns, splits=splits, suffix=".jpg", **more)
         self.exporter = formats()[kind].make(self.export)
         self.reads = 0
 

@@ -116,6 +116,18 @@ def test_over_takes_the_place(case: Case) -> None:
     assert case.get("a.png") == b"new"
 
 
+def test_a_copy_has_the_bytes_and_the_checksum_and_takes_the_place(case: Case) -> None:
+    case.put("a/b.png", b"picture")
+    case.put("c.png", b"old")
+    for key in ("c.png", "d/e.png"):
+        case.store.copy(f"{case.root}a/b.png", case.root + key)
+        assert case.get(key) == b"picture"
+        assert not case.put(key, b"picture")
+    assert case.keys() == ["a/b.png", "c.png", "d/e.png"]
+    with pytest.raises(StorageError, match=r"f\.png"):
+        case.store.copy(f"{case.root}f.png", f"{case.root}g.png")
+
+
 def test_what_is_deleted_is_gone(case: Case) -> None:
     case.put("a.png", b"a")
     for _ in range(2):

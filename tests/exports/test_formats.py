@@ -89,18 +89,16 @@ def test_shards_keep_to_their_bounds_and_lose_nothing(given_samples: list[tuple[
 
 
 OTHER = """
-from pathlib import Path
 from batchflux.exports.base import Format, Loading
 
 class Names:
     loading = Loading(use="A name a line.")
     def __init__(self, export):
-        export.folder.joinpath("names").mkdir(exist_ok=True)
-        self.path, self.names = export.folder / "names/all.txt", []
+        self.place, self.names = export.place, []
     def write(self, sample, image):
         self.names.append(f"{sample.name} {len(image())}")
     def close(self):
-        self.path.write_text("\\n".join(self.names))
+        self.place.put("names/all.txt", "\\n".join(self.names).encode())
 
 NAMES = Format(make=Names)
 """

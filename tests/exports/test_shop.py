@@ -26,6 +26,7 @@ from PIL import Image
 from batchflux.cli import cli
 from batchflux.errors import StorageError, UsageError
 from batchflux.exports.export import Wish, export
+from batchflux.exports.places import Folder
 from batchflux.exports.shop.names import handle, safe_name
 from batchflux.exports.shop.options import ShopOptions
 from batchflux.exports.shop.sheets import Row, Sheets, alt_text
@@ -203,7 +204,7 @@ def test_shopify_takes_its_file(tmp_path_factory: pytest.TempPathFactory, pictur
         facts: dict[str, Any] = {"width": 1, "height": 1, "size": 1, "border": "", "before": [], "thumbnail": b""}
         rows.append(Row(file=f"{called.name}.jpg", caption=prompt, columns=row, **facts, **called.words))
     place = tmp_path_factory.mktemp("shopify")
-    Sheets(place, options, ["id", "tags.sku", "tags.title"]).write(rows)
+    Sheets(Folder(place), options, ["id", "tags.sku", "tags.title"]).write(rows)
     assert faults((place / "shopify.csv").read_bytes()) == []
     with (place / "woocommerce.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file, strict=True))
@@ -333,6 +334,7 @@ def command(out: Path, dest: Path, **environment: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_three_thousand_pictures_and_killed_in_the_midst(tmp_path: Path) -> None:
     tags = [(("sku", f"MUG-{number // 3}"),) for number in range(3000)]
     out = accepted(tmp_path, tags)

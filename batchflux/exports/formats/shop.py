@@ -15,11 +15,11 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.exports.base import Format, Loading, Noted
-from batchflux.exports.shards import Files, line, put, remove
+from batchflux.exports.shards import line
 from batchflux.exports.shop.options import OPTIONS, ShopOptions
 from batchflux.exports.shop.pictures import WHITE_BORDER, Finish, finished, look_at
 from batchflux.exports.shop.sheets import Row, Sheets
@@ -27,9 +27,9 @@ from batchflux.exports.shop.sheets import Row, Sheets
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from pathlib import Path
 
     from batchflux.exports.base import Export, Sample
+    from batchflux.exports.places import Place
 
 PICTURES, BEFORE, JOURNAL = "images", "before", ".batchflux-made"
 AT_ONCE = 100  # pictures of a file of the journal
@@ -37,7 +37,6 @@ _SUFFIX = ".jpg"
 _THREADS = os.cpu_count() or 1
 _AMAZON_SIDE = 1000  # pixels, of the longer side
 _ROOM = 1000  # bytes by which marks of a file made anew may be larger
-_NO_SIZE = -1  # that no file has, so that it is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +64,9 @@ class Shop:
     def __init__(self, export: Export) -> None:
         self._export = export
         self._options: ShopOptions = export.options or ShopOptions.of({})
-        self._files = Files(export.folder, PICTURES, BEFORE)
-        self._sheets = Sheets(export.folder, self._options, export.columns)
-        self._known = _journal(export.folder / JOURNAL)
+        self._files = export.place.pictures(PICTURES, BEFORE)
+        self._sheets = Sheets(export.place, self._options, export.columns)
+        self._known = _journal(export.place)
         self._threads = export.held.enter_context(ThreadPoolExecutor(_THREADS, "batchflux-shop"))
         export.held.callback(self._threads.shutdown, wait=False, cancel_futures=True)
         self._waiting: deque[tuple[Sample, Future[list[_File]]]] = deque()
@@ -91,40 +90,43 @@ class Shop:
             self._take()
         self._keep()
         self._files.close()
-        journal = self._export.folder / JOURNAL
-        remove(path for path in journal.glob("*.jsonl") if int(path.stem) >= self._chunks)
+        place, kept = self._export.place, {_chunk(number) for number in range(self._chunks)}
+        place.remove(name for name in place.names(f"{JOURNAL}/*.jsonl") if name not in kept)
         self._sheets.write(self._rows)
         self._threads.shutdown()
         self._closed = True
 
     def _make(self, sample: Sample, image: Callable[[], bytes]) -> list[_File]:
         """Write a picture, and the photos that it was made from; return what became of each."""
-        place = self._export.folder / PICTURES / (sample.name + _SUFFIX)
-        made = [self._put(place, sample, sample.sha256, image)]
+        made = [self._put(f"{PICTURES}/{sample.name}{_SUFFIX}", sample, sample.sha256, image)]
         for number, photo in enumerate(sample.references if self._options.before else (), 1):
-            name = f"{sample.name}_before{f'_{number}' if number > 1 else ''}{_SUFFIX}"
-            made.append(self._put(self._export.folder / BEFORE / name, sample, photo.mark, photo.read, private=True))
+            name = f"{BEFORE}/{sample.name}_before{f'_{number}' if number > 1 else ''}{_SUFFIX}"
+            made.append(self._put(name, sample, photo.mark, photo.read, private=True))
         return made
 
     def _put(
-        self, path: Path, sample: Sample, source: str, image: Callable[[], bytes], *, private: bool = False
+        self, name: str, sample: Sample, source: str, image: Callable[[], bytes], *, private: bool = False
     ) -> _File:
         """Write a file, unless it is there; with `private` it has no metadata."""
         follows = [self._options.finish.text(), source, private, "" if private else sample.marks]
         made_of = hashlib.sha256(json.dumps(follows).encode()).hexdigest()
-        name = f"{path.parent.name}/{path.name}"
-        found = [one for one in (self._known.get(name),) if one is not None and one.made_of == made_of]
-
-        def read() -> bytes:
-            data, remark = self._noted(image(), sample, private=private)
-            look = look_at(data, self._options.finish)
-            facts: dict[str, Any] = {"name": name, "made_of": made_of, "bytes": len(data), "remark": remark}
-            facts |= {"width": look.width, "height": look.height, "border": look.border}
-            found[:] = [_File(**facts, thumbnail=base64.b64encode(look.thumbnail).decode())]
-            return data
-
-        self._files.put(path, sample.made_at, read, found[0].bytes if found else _NO_SIZE)
-        return found[0]
+        there = self._known.get(name)
+        same = there is not None and there.made_of == made_of
+        if there and same and self._files.has(name, sample.made_at, made_of, there.bytes):
+            return there
+        data, remark = self._noted(image(), sample, private=private)
+        look = look_at(data, self._options.finish)
+        self._files.write(name, sample.made_at, made_of, lambda: data, len(data))
+        return _File(
+            name=name,
+            made_of=made_of,
+            bytes=len(data),
+            width=look.width,
+            height=look.height,
+            border=look.border,
+            thumbnail=base64.b64encode(look.thumbnail).decode(),
+            remark=remark,
+        )
 
     def _noted(self, data: bytes, sample: Sample, *, private: bool) -> Noted:
         """Return what is written of a picture, with its marks, or with `private` of a photo; StorageError."""
@@ -184,24 +186,25 @@ class Shop:
         if not self._written:
             return
         for folder in {PICTURES, BEFORE} if self._options.before else {PICTURES}:
-            self._files.settle(self._export.folder / folder)
-        put(
-            self._export.folder / JOURNAL / f"{self._chunks:05}.jsonl",
-            b"".join(line(asdict(one)) for one in self._written),
-        )
+            self._files.settle(folder)
+        self._export.place.put(_chunk(self._chunks), b"".join(line(asdict(one)) for one in self._written))
         self._chunks += 1
         self._written = []
 
 
-def _journal(folder: Path) -> dict[str, _File]:
+def _journal(place: Place) -> dict[str, _File]:
     """Return what earlier exports wrote, by name; what cannot be read is made again."""
     found: dict[str, _File] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            for text in path.read_bytes().splitlines():
+    for name in place.names(f"{JOURNAL}/*.jsonl"):
+        with contextlib.suppress(ValueError, TypeError):
+            for text in (place.read(name) or b"").splitlines():
                 one = _File(**json.loads(text))
                 found[one.name] = one
     return found
+
+
+def _chunk(number: int) -> str:
+    return f"{JOURNAL}/{number:05}.jsonl"
 
 
 EXPORTERS = {

@@ -15,14 +15,13 @@ from urllib.parse import quote
 
 from batchflux.exports.base import neutralised
 from batchflux.exports.results_csv import TAGS
-from batchflux.exports.shards import put, remove, writing
 from batchflux.exports.shop.names import tag_called
 from batchflux.exports.shop.workbook import write_workbook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
+    from batchflux.exports.places import Place
     from batchflux.exports.shop.options import Sheet, ShopOptions
 
 FILES: dict[Sheet, str] = {
@@ -61,10 +60,10 @@ class Row:
 
 
 class Sheets:
-    """The lists of an export in `folder`, whose columns have these names."""
+    """The lists of an export in `place`, whose columns have these names."""
 
-    def __init__(self, folder: Path, options: ShopOptions, columns: Iterable[str]) -> None:
-        self._folder, self._options = folder, options
+    def __init__(self, place: Place, options: ShopOptions, columns: Iterable[str]) -> None:
+        self._place, self._options = place, options
         self._columns = [name for name in columns if name in _COLUMNS or name.startswith(TAGS)]
         tags = [name.removeprefix(TAGS) for name in self._columns if name.startswith(TAGS)]
         self._title = tag_called("title", tags)
@@ -78,14 +77,14 @@ class Sheets:
         }
         for sheet, name in FILES.items():
             if sheet not in self._options.sheets:
-                remove([self._folder / name])
+                self._place.remove([name])
             elif sheet == "xlsx":
                 thumbnails = self._options.finish.thumbnail
-                with writing(self._folder / name) as file:
+                with self._place.writing(name) as file:
                     cells = ((self._row(row), row.thumbnail) for row in rows)
                     write_workbook(file, self._header, cells, thumbnails=thumbnails)
             else:
-                put(self._folder / name, makers[sheet](rows).encode(errors="replace"))
+                self._place.put(name, makers[sheet](rows).encode(errors="replace"))
 
     @property
     def _header(self) -> list[str]:

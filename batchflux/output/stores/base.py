@@ -143,6 +143,9 @@ class ObjectStore(Protocol):
     def sign(self, key: str, seconds: int) -> str:
         """Return a URL by which anyone reads the object for so long; its query is a secret. StorageError: it cannot."""
 
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there, with its checksum; StorageError where there is none."""
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
 

@@ -131,6 +131,11 @@ class Bucket:
         for_so_long = timedelta(seconds=seconds)
         return self._tried(key, lambda: obstore.sign(self._store, "GET", sound(self._name, key), for_so_long))
 
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there."""
+        source, target = sound(self._name, key), sound(self._name, to)
+        self._tried(key, lambda: obstore.copy(self._store, source, target, overwrite=True))
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         sound(self._name, key)

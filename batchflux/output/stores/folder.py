@@ -68,6 +68,16 @@ class Folder:
         """Raise StorageError: nobody else reads this machine's files."""
         raise StorageError(f"{_path(key)}: folders sign no links; use a bucket in a cloud, or `url`")
 
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object, over what is there."""
+        source = _path(key)
+        try:
+            with source.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise durable.unreadable(source, error) from error
+        self.put(to, source, digest, over=True)
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         path = _path(key)
