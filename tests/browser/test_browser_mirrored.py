@@ -53,7 +53,7 @@ def test_a_review_shows_small_and_large(review: str, opened: Opener) -> None:
     shown = page.locator("#large figure img")
     assert shown.evaluate("image => new URL(image.src).pathname") == "/images/j0.jpg"
     assert shown.evaluate(SEEN) > 0
-    expect(page.locator("[data-field=mirror]")).to_contain_text("spring/run/images/j0.jpg")
+    expect(page.locator("[data-field=mirror]")).to_contain_text("spring/out/images/j0.jpg")
 
 
 def test_a_report_shows_small_ones_and_says_where_the_large_are(place: Path, opened: Opener, moto: Served) -> None:
@@ -62,7 +62,7 @@ def test_a_report_shows_small_ones_and_says_where_the_large_are(place: Path, ope
     assert page.locator(".tile img").first.evaluate(SEEN) > 0
     enlarge(page)
     caption = page.locator("#large figcaption")
-    expect(caption).to_have_text(f"Preview only, the picture is in the bucket · {moto.bucket}/spring/run/images/j0.jpg")
+    expect(caption).to_have_text(f"Preview only, the picture is in the bucket · {moto.bucket}/spring/out/images/j0.jpg")
     assert page.locator("#large figure img").evaluate("image => image.src").endswith(".jpg")
     expect(page.locator("#large figure a")).to_have_count(0)
 
