@@ -8,20 +8,20 @@ from pydantic import Field
 
 from batchflux.manifest import job_fields, kinds
 from batchflux.manifest.kinds import Part
-from batchflux.manifest.reading import values
+from batchflux.manifest.reading import published, values
 from batchflux.output.stores.base import Style
 
 
 class PublishConfig(Part):
     """Where local references are put, so that they travel as URLs. `sign` in seconds; `url` or `sign` is given."""
 
-    to: Annotated[str, kinds.of_text(values.bucket, "string")] = Field(
-        description="the address below which they are put by their content, as s3://bucket/refs"
+    to: Annotated[str | None, kinds.of_text(values.bucket, "string", "null")] = Field(
+        None, description="the address below which they are put by their content, as s3://bucket/refs"
     )
-    url: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+    url: Annotated[str | None, kinds.of_text(published.link_template, "string", "null")] = Field(
         None, description='how they are reached from everywhere, as "https://img.example/{key}"'
     )
-    sign: Annotated[float | None, kinds.of_text(values.timeout, "string", "number", "null")] = Field(
+    sign: Annotated[float | None, kinds.of_text(published.link_life, "string", "number", "null")] = Field(
         None, description="how long a signed link to one is good for, as 2h, in place of a public url"
     )
 
