@@ -64,8 +64,8 @@ def test_memory_stays_flat_with_a_table_in_a_bucket(moto: Served, tmp_path: Path
         paths.append(tmp_path / f"{key}.yaml")
         entry = 'id: "{{ sku }}", prompt: "{{ title }}"'
         paths[-1].write_text(f"version: 1\njobs:\n  - {{{entry}, from: {moto.bucket}/{key}}}\n")
-    command, environ = [sys.executable, "-c", program, *paths], os.environ | moto.environ
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
+    command = [sys.executable, "-c", program, *map(str, paths)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | moto.environ)
     (few, small), (many, large) = (map(int, line.split()) for line in done.stdout.splitlines())
     assert few == many == 20_000
     assert large - small < 20_000_000, (small, large)
