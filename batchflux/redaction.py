@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from batchflux.errors import JobError
+    from batchflux.models import Reference
 
 HIDDEN = "***"
 _TELLING_START = 6  # characters; a shorter beginning of a secret gives nothing away
@@ -32,6 +33,8 @@ _RANDOM = 20
 _MAY_HOLD_SECRETS = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 _BUCKET = re.compile(r"(?!(?:https?|wss?|ftps?)://)[a-z][a-z0-9+.-]*://")  # there `?` and `#` are letters of a key
+
+_BEHIND = r"(?:\.\w{1,5})?(?:\?|%3[Ff]|\\u003[Ff])"  # between the name of an object and its query
 
 _WITHIN_CODES = re.compile(r"[\s-]+")
 
@@ -75,6 +78,25 @@ def queries(references: Iterable[str | None], webhook: str | None) -> list[str]:
     signed = [url for url in references if url is not None and redacted(url) != url]
     found = [url.partition("#")[0].partition("?")[2] for url in (*signed, webhook or "")]
     return [query for query in found if len(query) >= _ENCODED]
+
+
+def without_links(text: str, references: Iterable[Reference]) -> str:
+    """Return a text without what makes links to these references keys to them: their queries, where they are signed.
+
+    Those of links that were signed before are found by what is there: the digest of a local one, the key in a bucket.
+    """
+    images = tuple(references)
+    text = hushed(text, queries((image.url for image in images), None))
+    for name in {name for image in images for name in _names(image)}:
+        text = re.sub(rf"({re.escape(name)}{_BEHIND})[^\s\"'<>\\)\]}}]+", rf"\1{HIDDEN}", text)
+    return text
+
+
+def _names(image: Reference) -> Iterator[str]:
+    yield from image.digests
+    key = image.address and image.address.partition("://")[2].partition("/")[2]
+    if key:
+        yield from (key, quote(key), quote(key, safe=""))
 
 
 def hushed(text: str, secrets: Iterable[str]) -> str:

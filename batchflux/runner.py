@@ -52,6 +52,7 @@ from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
+from batchflux.photos import Buckets
 from batchflux.planner import SIMULATOR_HOST, Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
@@ -203,6 +204,9 @@ class _Run:
             executor = await _executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
+            stores = self.manifest.buckets(self.options.environ)
+            buckets = Buckets(stores, self.books.photos, self.manifest.published)
+            stack.callback(buckets.close)
             if self.options.signals:
                 stack.enter_context(self.signals.handled())
             world = World(
@@ -213,6 +217,7 @@ class _Run:
                 gate=self.gate,
                 random=random.Random(),
                 ready=self.books.photos.ready,
+                buckets=buckets,
                 room=mark.check,
                 wakes=await self._receive(stack, wakes, executor),
             )

@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 import pytest
@@ -260,6 +261,12 @@ class Oss:
         create = request.headers.get("x-oss-forbid-overwrite") == "true" and not self.versioned
         if create and key in self.objects:
             return _refusal(409, "FileAlreadyExists", "The object already exists.")
+        if (copied := request.headers.get("x-amz-copy-source")) is not None:
+            source = unquote(copied).partition("/")[2]
+            if source not in self.objects:
+                return _refusal(404, "NoSuchKey", "The specified key does not exist.")
+            self.objects[key] = self.objects[source]
+            return web.Response(text="<CopyObjectResult/>", content_type="application/xml")
         kept = {name: value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
         self.objects[key] = (body, {**kept, "Content-Type": request.content_type})
         return web.Response(headers={"ETag": _etag(body)})

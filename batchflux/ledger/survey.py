@@ -7,6 +7,7 @@ it back. Files are moved afterwards (see moves.py).
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,8 @@ from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
 from batchflux.models import Job, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
-from batchflux.providers import capabilities, quoted
+from batchflux.photos import Unpublished
+from batchflux.providers import capabilities, providers, quoted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -88,6 +90,7 @@ class Survey:
     id is like the selection's `only`. `renamed` has how many file names were changed to such that Windows has, and
     the first. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
     second time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
+    `unpublished` counts what would be put into a bucket; None where photos are not.
     """
 
     total: int = 0
@@ -124,6 +127,7 @@ class Survey:
     jobs: list[Job] | None = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     selection: Selection = field(default_factory=Selection)
+    unpublished: Unpublished | None = None
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""
@@ -229,6 +233,8 @@ class Surveyor:
             result.asked[asked] += 1
             if job.id in self._remade:
                 result.remade[asked] += 1
+            if result.unpublished is not None:
+                result.unpublished.take(job)
             shown = result.samples if self._leads(job) else self._others
             if len(shown) < SAMPLES:
                 shown.append(job)
@@ -319,6 +325,26 @@ def _with_sample(
     return replace(selection, positions=sampled(jobs, selection.sample, len(manifest.entries), selection.only))
 
 
+def _unpublished(manifest: Manifest, connection: sqlite3.Connection) -> Unpublished | None:
+    published, wires = manifest.published, providers()
+    if published.to is None:
+        return None
+
+    def links(job: Job) -> bool:
+        maker = manifest.providers[job.provider]
+        return not maker.batched and wires[maker.api, job.style].takes_links(job)
+
+    return Unpublished(published=published, links=links, there=_uploaded_to(connection, published.where, time.time()))
+
+
+def _uploaded_to(connection: sqlite3.Connection, where: str, now: float) -> set[int]:
+    """Return the digests of what lies there now, as hashes."""
+    query = "SELECT sha256 FROM uploads WHERE provider = ? AND (expires IS NULL OR expires > ?)"
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads'").fetchone():
+        return set()  # of an older version, which is only read
+    return {hash(digest) for (digest,) in connection.execute(query, (where, now))}
+
+
 def survey_jobs(
     manifest: Manifest,
     connection: sqlite3.Connection,
@@ -338,6 +364,7 @@ def survey_jobs(
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
     surveyor.free, surveyor.most = free_providers(connection, manifest.providers), partial(quoted, manifest)
+    surveyor.result.unpublished = _unpublished(manifest, connection)
     survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)

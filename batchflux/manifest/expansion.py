@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.errors import Fault
     from batchflux.manifest.identity import KnownAs
+    from batchflux.manifest.providers.offers import Offers
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest
@@ -50,6 +52,7 @@ _NO_REFERENCE = "skip_empty: true leaves such rows out, allow_empty: true makes 
 
 
 Variables = Mapping[str, Any]  # what templates see
+KnownBefore = Callable[[str, Callable[[], str], str | None], "KnownAs | None"]
 
 
 class _EndError(Exception):
@@ -65,8 +68,9 @@ class Expansion:
 
     `offers` is what APIs can carry, one for each call style of each. `on_fault` takes each fault; the job it belongs to
     is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
-    to have tried again; it learns what became of each. `known_as` finds what a ledger of before has a job by, from its
-    key and the one that it had then; such a job keeps both key and id. `merged` counts the jobs left out so far
+    to have tried again; it learns what became of each. `known_as` finds what a ledger has a job by, from its key,
+    the one that it had before, and the one of the style that it goes by with or without `references.publish`; such a
+    job keeps both key and id. `merged` counts the jobs left out so far
     because an earlier one has their key, `faults` the faults reported. `tables` says of each table what was assumed and
     left out so far.
     """
@@ -79,7 +83,7 @@ class Expansion:
         *,
         most: int | None = None,
         redos: Redos | None = None,
-        known_as: Callable[[str, str], KnownAs | None] | None = None,
+        known_as: KnownBefore | None = None,
     ) -> None:
         self._manifest = manifest
         self._makers = Makers(manifest, offers)
@@ -283,10 +287,32 @@ class Expansion:
         values["style"] = offer.style
         values["dropped"] = offers.dropped(offer, values)
         values["key"] = key_of(values, api_in_keys(provider))
+        self._twin = self._key_by(offers, offers.other(offer, wanted, values["images"]), values)
         for name, message in offers.refusals(offer, values, wanted):
             self._once(name, f"{values['model']} {offer.style} {provider.name}", message, values)
         values["fallbacks"] = self._makers.fallbacks(values, given)
         return self._identified(values, variables, prompt, images)
+
+    def _key_by(self, offers: Offers, offer: Capabilities | None, values: dict[str, Any]) -> str | None:
+        """Return the key that a job has by another style; None without one, or where it cannot carry the same."""
+        if self._known_as is None or offer is None:
+            return None
+        made = {**values, "style": offer.style, "dropped": offers.dropped(offer, values)}
+        return key_of(made, api_in_keys(offers.provider)) if made["dropped"] == values["dropped"] else None
+
+    def _recorded(self, values: dict[str, Any], prompt: str, images: tuple[Reference, ...]) -> tuple[bool, str | None]:
+        """Give a job the key that the ledger has it by; return whether it is new here, and its id there."""
+        key, had = values["key"], None
+        is_new = self._is_new(key)
+        if self._known_as is not None:
+            former = partial(former_key, values, values["provider"], prompt, images)
+            known = self._known_as(key, former, self._twin)
+            if known is not None:
+                values["key"], had = known
+            if values["key"] != key:
+                values["alias"] = key if is_new and values["key"] != self._twin else None
+                is_new = self._is_new(values["key"])
+        return is_new, had
 
     def _identified(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
@@ -294,15 +320,7 @@ class Expansion:
         """Give the job its names, unless it failed or was met before."""
         if self._failed:
             return None
-        key = values["key"]
-        is_new, had = self._is_new(key), None
-        if self._known_as is not None:
-            known = self._known_as(key, former_key(values, values["provider"], prompt, images))
-            if known is not None:
-                values["key"], had = known
-            if values["key"] != key:
-                values["alias"] = key if is_new else None
-                is_new = self._is_new(values["key"])
+        is_new, had = self._recorded(values, prompt, images)
         if not is_new:
             self.merged += 1
             return None

@@ -32,7 +32,8 @@ from batchflux.manifest.reading.diagnostics import (
 )
 from batchflux.manifest.reading.environment import expand_environment
 from batchflux.manifest.reading.fetched import Fetched
-from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.published import link_fault
+from batchflux.manifest.reading.values import AutoTimeout, is_nothing
 from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
@@ -55,7 +56,7 @@ from batchflux.manifest.schema import (
     stores_of,
 )
 from batchflux.manifest.templates import compile_template
-from batchflux.output.stores.base import Address, in_bucket
+from batchflux.output.stores.base import root_of
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def load_manifest(
     buckets = stores, before or Fetched(stores_of(stores, secrets))
     text = data.decode("utf-8-sig")
     manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (text, out, provider), buckets)
+    _check_published(manifest, root, faults)
     compile_all(manifest, faults)
     if faults.found:
         if offers is not None:
@@ -241,6 +243,15 @@ def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
     return made
 
 
+def _check_published(manifest: Manifest, root: Table, faults: Faults) -> None:
+    publish, path = manifest.references.publish, ("references", "publish")
+    if publish is not None and not faults.below("references"):
+        timeouts = (manifest.limits_of(name).timeout for name in manifest.providers)
+        longest = max(one.longest if isinstance(one, AutoTimeout) else one for one in timeouts)
+        if (fault := link_fault(publish.to, publish.url, publish.sign, longest)) is not None:
+            faults.add(line_at(root, path), path, fault)
+
+
 def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
     node = root.pairs.get("stores")
     if node is None or is_nothing(node):
@@ -248,10 +259,13 @@ def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
     if not isinstance(node, Table):
         faults.add(node.line, ("stores",), f"found {found(node)}; allowed is a mapping of buckets, as s3://bucket")
         return {}
-    for key in node.pairs:
-        if not in_bucket(key) or Address.of(key).key:
+    made = {}
+    for key, said in node.pairs.items():
+        bucket = root_of(key)
+        if bucket is None:
             faults.add(node.lines[key], ("stores", key), "is no bucket; name one by its address, as s3://bucket")
-    return {key: check_sound(StoreConfig, said, ("stores", key), faults)[0] for key, said in node.pairs.items()}
+        made[bucket or key] = check_sound(StoreConfig, said, ("stores", key), faults)[0]
+    return made
 
 
 def _names_folder(root: Table) -> bool:

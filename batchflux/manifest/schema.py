@@ -42,7 +42,7 @@ from batchflux.manifest.reading.values import (
 from batchflux.models import DIFFERENCES, Verify
 from batchflux.output.stores.base import StoreSettings
 from batchflux.output.stores.opening import Stores
-from batchflux.photos import Photos, Settings, reach_of
+from batchflux.photos import LINK_LIFE, Photos, Published, Settings, reach_of
 from batchflux.secrets import Secrets
 from batchflux.tables import Given
 
@@ -355,6 +355,12 @@ class Manifest:
         reaches = [reach_of(one.base_url, one.allow_hosts) for one in self.providers.values()]
         settings = Settings(**self.references.model_dump(exclude={"publish"}))
         return Photos(self.base, settings, output, lambda url: any(reach(url) for reach in reaches))
+
+    @property
+    def published(self) -> Published:
+        """Where local references are put, so that they travel as links, and how long signed links are good for."""
+        said = self.references.publish
+        return Published() if said is None else Published(to=said.to, url=said.url, seconds=said.sign or LINK_LIFE)
 
     def beside(self, source: str) -> str:
         """Return how a message names a file that the manifest names: as the user would type it from where they are."""

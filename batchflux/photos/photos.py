@@ -264,6 +264,20 @@ class Photos:
         small = self._settings.max_bytes is not None or "scaled" in steps or facts.bytes <= LARGE_BYTES
         seen.large += not (few and small)
 
+    def received(self, image: Reference, data: bytes) -> Reference:
+        """Keep the bytes of a reference that lies elsewhere beside the copies; return it as that file.
+
+        Its fault says what is wrong with them. Raises StorageError: no copy can be kept. Waits until they are decoded.
+        """
+        kind, digest = kind_of(data[:_HEAD]), hashlib.sha256(data).hexdigest()
+        if kind is None or self._cache is None:
+            return replace(image, fault=f"the reference {image.source} is not a PNG, JPEG, WEBP or GIF picture")
+        place = self._cache.folder / f"{_short(Path(image.source).stem)}-{digest[:16]}.{kind}"
+        _write(place, data)
+        made = self._judge(self.reference(str(place)))
+        fault = made.fault and made.fault.replace(str(place), image.source)
+        return replace(made, source=image.source, fault=fault)
+
     async def ready(self, job: Job) -> Job:
         """Return a job with copies of the photos that are not sent as they are, each made once, in a thread.
 
@@ -314,8 +328,7 @@ class Photos:
         except ValueError as error:
             raise JobError(Code.REFERENCE, f"the reference {image.source} {error}") from None
         digest = hashlib.sha256(made).hexdigest()
-        stem = _NOT_IN_NAMES.sub("_", Path(image.path).stem)[:_LONGEST_STEM].strip(".")
-        name = f"{stem}-{image.sha256[:16]}-{digest[:8]}{SUFFIXES[made_kind][0]}"
+        name = f"{_short(Path(image.path).stem)}-{image.sha256[:16]}-{digest[:8]}{SUFFIXES[made_kind][0]}"
         _write(cache.folder / name, made)
         cache.note_copy(image.sha256, self._how, name, digest, made_kind)
         cache.save()
@@ -348,6 +361,10 @@ def _digest(path: str, _state: tuple[int, ...]) -> tuple[str, Kind | None]:
         kind = kind_of(stream.read(_HEAD))
         stream.seek(0)
         return hashlib.file_digest(stream, "sha256").hexdigest(), kind
+
+
+def _short(stem: str) -> str:
+    return _NOT_IN_NAMES.sub("_", stem)[:_LONGEST_STEM].strip(".")
 
 
 def _media_type(converted: Kind, kind: Kind | str) -> str:

@@ -69,7 +69,8 @@ class Plan:
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
     `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
     `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
-    its distance from UTC), `deadline_seconds` from now.
+    its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
+    so many `bytes`, would be put; None where they travel as bytes.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Plan:
     without_fallback: int = 0
     worst_cost: Decimal | None = None
     batches: dict[str, BatchUse] = field(default_factory=dict)
+    publish: dict[str, Any] | None = None
     budget_per_run: Decimal | None = None
     deadline: str | None = None
     deadline_seconds: float | None = None
@@ -222,7 +224,7 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
 
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
-    paces, provider, asked = paces or {}, manifest.provider, survey.asked
+    paces, provider, asked, put = paces or {}, manifest.provider, survey.asked, survey.unpublished
     own = (each := provider_plans(manifest, survey, paces))[provider.name]
     return Plan(
         name=manifest.name,
@@ -244,6 +246,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         unreadable_samples=tuple(_reference_faults(survey)),
         models=counted((ways[0].model, calls) for ways, calls in asked.items()),
         photos=survey.photos,
+        publish=None if put is None else {"to": put.published.to, "photos": put.photos, "bytes": put.bytes},
         set_aside=survey.set_aside,
         set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
@@ -281,7 +284,9 @@ def _reference_faults(survey: Survey) -> Iterator[str]:
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     try:
         provider = manifest.providers[job.provider]
-        request = providers()[provider.api, job.style].submit(job, 1)
+        wire = providers()[provider.api, job.style]
+        publishes = wire.takes_links(job) and not provider.batched
+        request = wire.submit(manifest.published.shown(job) if publishes else job, 1)
     except JobError as error:  # its own run says so, too; the others are planned
         return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
     url = (provider.base_url or f"http://{SIMULATOR_HOST}") + request.url

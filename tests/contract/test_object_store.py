@@ -116,6 +116,16 @@ def test_over_takes_the_place(case: Case) -> None:
     assert case.get("a.png") == b"new"
 
 
+def test_a_copy_takes_the_place_and_keeps_the_checksum(case: Case) -> None:
+    case.put("a b.png", b"new")
+    case.put("c.png", b"old")
+    case.store.copy(f"{case.root}a b.png", f"{case.root}c.png")
+    assert case.get("a b.png") == case.get("c.png") == b"new"
+    assert not case.put("c.png", b"new")
+    with pytest.raises(StorageError):
+        case.store.copy(f"{case.root}nothing.png", f"{case.root}c.png")
+
+
 def test_what_is_deleted_is_gone(case: Case) -> None:
     case.put("a.png", b"a")
     for _ in range(2):

@@ -234,9 +234,14 @@ def _duration(text: str) -> float:
     return sum(float(amount) * _SECONDS[unit[0].lower()] for amount, unit in parts)
 
 
+def duration(text: str) -> float:
+    """Return the seconds of `1h30m`, or of a bare number; 0 when the text says no duration."""
+    return float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
+
+
 def timeout(text: str) -> float:
     """Read `360s`, `6m`, `1h` or a bare number as seconds, at most a day."""
-    seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
+    seconds = duration(text)
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
     return seconds

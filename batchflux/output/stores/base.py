@@ -78,6 +78,15 @@ def in_bucket(text: str) -> bool:
     return found is not None and (found[1] in SCHEMES or (found[1] not in _WEB and found[1] in registered()))
 
 
+def root_of(text: str) -> str | None:
+    """Return the address of a bucket alone, without a `/` at its end; None where this is none, or names more."""
+    try:
+        place = Address.of(text)
+    except ValueError:
+        return None
+    return None if place.key else place.root
+
+
 def sound(root: str, key: str) -> str:
     """Return the key; StorageError where no store has such a one: parts that are empty, `.` or `..`, control chars."""
     if _UNSOUND.search(key):
@@ -142,6 +151,9 @@ class ObjectStore(Protocol):
 
     def sign(self, key: str, seconds: int) -> str:
         """Return a URL by which anyone reads the object for so long; its query is a secret. StorageError: it cannot."""
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there; its sha256 goes with it."""
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""

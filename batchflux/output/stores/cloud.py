@@ -132,6 +132,21 @@ class Bucket:
         for_so_long = timedelta(seconds=seconds)
         return self._tried(key, lambda: obstore.sign(self._store, "GET", sound(self._name, key), for_so_long))
 
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there; its sha256 goes with it."""
+        sound(self._name, key)
+        sound(self._name, to)
+
+        def copied() -> None:
+            try:
+                obstore.copy(self._store, key, to)
+            except FileNotFoundError as error:
+                if code_of(error) in NO_BUCKET:
+                    raise
+                raise StorageError(f"{self._name}/{key} is not there, and so cannot be copied; run again") from None
+
+        self._tried(key, copied)
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         sound(self._name, key)

@@ -46,7 +46,7 @@ _NOT_THERE = Trouble("the store cannot do that", "use one that can, as docs stor
 _NAME = Trouble("the store takes no such key", "name it otherwise")
 _CODES = {
     **dict.fromkeys(("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "TooManyRequests"), _BUSY),
-    **dict.fromkeys(("ServerBusy", "RequestTimeout", "OperationTimedOut", "InternalError"), _BUSY),
+    **dict.fromkeys(("ServerBusy", "RequestTimeout", "OperationTimedOut", "InternalError", "rateLimitExceeded"), _BUSY),
     **dict.fromkeys(("ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"), _BUSY),
     **dict.fromkeys(("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "storage_cap_exceeded"), _FULL),
     **dict.fromkeys(("XMinioAdminBucketQuotaExceeded", "StorageQuotaExceeded", "EntityTooLarge"), _FULL),
@@ -81,7 +81,7 @@ _CREDENTIALS = Trouble(
     "set the variables that docs stores names (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)",
 )
 _WORDS = (  # of what there was no answer to, the first that is found
-    (("token request", "169.254.169.254", "/computeMetadata/"), _CREDENTIALS),
+    (("token request", "169.254.169.254", "/latest/api/token", "/latest/meta-data"), _CREDENTIALS),
     (("ertificate", "UnknownIssuer"), Trouble("its certificate is not trusted", "check the endpoint in `stores`")),
     (("redirect",), _REGION),
     (("dns error",), Trouble("its host was not found", "check the endpoint and the network", passes=True)),

@@ -15,7 +15,7 @@ from batchflux.output.base import TEMPORARY
 from batchflux.output.stores.base import Found, checked, sound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
 _ROOT = Path("/")
@@ -30,20 +30,11 @@ class Folder:
         target = _path(key)
         checked(str(target), data, sha256)
         with durable.storing(target):
-            durable.make_folders(_ROOT, target.parent)
-            beside = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _fill(beside, data)
-                if over:
-                    beside.replace(target)
-                else:
-                    target.hardlink_to(beside)
+                _put(target, data, Path.replace if over else _link)
             except FileExistsError:
                 _compare(target, sha256)
                 return False
-            finally:
-                beside.unlink(missing_ok=True)
-            durable.sync_folder(target.parent)
         return True
 
     def fetch(self, key: str, target: BinaryIO) -> bool:
@@ -68,6 +59,11 @@ class Folder:
         """Raise StorageError: nobody else reads this machine's files."""
         raise StorageError(f"{_path(key)}: folders sign no links; use a bucket in a cloud, or `url`")
 
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object, over what is there."""
+        with durable.storing(_path(to)):
+            _put(_path(to), _path(key), Path.replace)
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         path = _path(key)
@@ -88,12 +84,25 @@ def _path(key: str) -> Path:
     return _ROOT / sound("file://", key)
 
 
-def _fill(path: Path, data: bytes | Path) -> None:
-    if isinstance(data, bytes):
-        durable.write_new(path, data)
-    else:
-        shutil.copyfile(data, path)
-        durable.sync_file(path)
+def _put(target: Path, data: bytes | Path, place: Callable[[Path, Path], object]) -> None:
+    """Write a file beside its place, and put it there once it is whole."""
+    durable.make_folders(_ROOT, target.parent)
+    beside = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        if isinstance(data, bytes):
+            durable.write_new(beside, data)
+        else:
+            shutil.copyfile(data, beside)
+            durable.sync_file(beside)
+        place(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+    durable.sync_folder(target.parent)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a further name; FileExistsError where there is one of that name."""
+    target.hardlink_to(source)
 
 
 def _compare(path: Path, sha256: str) -> None:

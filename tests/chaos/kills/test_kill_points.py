@@ -33,7 +33,8 @@ TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.sy
 KEPT = {"rejected.kept", "answer.kept"}
 EXPORTS = {point for point in POINTS if point.startswith("export.")}  # killed at by the tests of exports
 BATCHES = {point for point in POINTS if point.startswith("batch.")}  # killed at by the tests of batches
-ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - EXPORTS - {WITHDRAWN}
+PUBLISHED = {point for point in POINTS if point.startswith("reference.")}  # killed at by test_published.py
+ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - EXPORTS - PUBLISHED - {WITHDRAWN}
 
 
 def sweep(telling: set[str], values: set[str]) -> list[Any]:

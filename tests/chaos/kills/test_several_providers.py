@@ -25,7 +25,7 @@ NOT_HERE = {
     "spool.begun",
     "spool.kept",
 }
-EVERY = {point for point in POINTS - NOT_HERE if not point.startswith(("batch.", "moves.", "export."))}
+EVERY = {point for point in POINTS - NOT_HERE if not point.startswith(("batch.", "moves.", "export.", "reference."))}
 WAYS = ("relay", "tasks", "last")
 
 
