@@ -121,11 +121,12 @@ class Uploads:
             raise
 
     async def _done(self, run: JobRun, lease: Lease) -> Job:
-        job, wire = run.work.job, run.service.wire(run.work.job)
-        if self._buckets is not None and wire.takes_links(job):
-            job = job.with_references(tuple([await self._put(image, self._buckets) for image in job.references]))
-        else:
-            job = await with_bytes(self._world, job)
+        job, buckets = run.work.job, self._buckets
+        if buckets is not None and any(map(buckets.published.concerns, job.references)):
+            if run.service.wire(job).takes_links(job):
+                job = job.with_references(tuple([await self._put(image, buckets) for image in job.references]))
+            else:
+                job = await with_bytes(self._world, job)
         return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
 
     async def signed(self, job: Job) -> Job:

@@ -57,6 +57,10 @@ class Published:
         """Whether a reference is put into the bucket for an API that takes links."""
         return self.to is not None and image.url is None and image.fault is None and image.sha256 is not None
 
+    def concerns(self, image: Reference) -> bool:
+        """Whether anything is to be done about a reference: it is put into a bucket, or lies in one."""
+        return image.address is not None or self.takes(image)
+
     def address(self, image: Reference) -> str:
         """Return the address of what is sent of a local reference."""
         sent = image.copy or image
