@@ -32,6 +32,7 @@ _SECRET_NAME = re.compile(
 _RANDOM = 20
 _MAY_HOLD_SECRETS = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+_BUCKET = re.compile(r"(?!(?:https?|wss?|ftps?)://)[a-z][a-z0-9+.-]*://")  # there `?` and `#` are letters of a key
 
 _BEHIND = r"(?:\.\w{1,5})?(?:\?|%3[Ff]|\\u003[Ff])"  # between the name of an object and its query
 
@@ -53,7 +54,7 @@ _NAMED = re.compile(
 
 def redacted(url: str) -> str:
     """Return the URL, without user and password, and without query and fragment when they carry a secret."""
-    if not _MAY_HOLD_SECRETS.search(url):
+    if not _MAY_HOLD_SECRETS.search(url) or _BUCKET.match(url):
         return url
     try:
         parts = urlsplit(url)

@@ -26,6 +26,7 @@ from batchflux.manifest.reading.diagnostics import (
     row_fault,
     unknown_variable,
 )
+from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.yaml_nodes import Scalar, plain_data
 from batchflux.manifest.redo import choose
 from batchflux.manifest.rows import as_written, of_paths, references_in, without_blanks
@@ -251,7 +252,7 @@ class Expansion:
         prompt = values["prompt"]
         urls, values["prompt"] = parted(prompt)
         if values["images"]:
-            values["images"] = tuple(map(self._reference, values["images"]))
+            values["images"] = tuple(map(self._referenced, values["images"]))
         images = values["images"]
         if urls:
             values["images"] = (*map(self._reference, urls), *images)
@@ -262,7 +263,7 @@ class Expansion:
     ) -> Job | None:
         """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
         if mask := values.get("mask"):
-            values["mask"] = self._reference(mask)
+            values["mask"] = self._referenced(mask)
         said = values.get("provider")
         try:
             offers = self._makers.choose(values, says_so=self._plan.entry.names_provider)
@@ -338,6 +339,14 @@ class Expansion:
         values["position"] = self._made
         self._made += 1
         return Job(**values)
+
+    def _referenced(self, source: str) -> Reference:
+        """Return a reference; one that is not beside the manifest may be beside its table, which is in a bucket."""
+        made, table = self._reference(source), self._plan.entry.source
+        if made.path is None or made.fault is None or made.size is not None or table is None or not is_object(table):
+            return made
+        there = f"{table.rpartition('/')[0]}/{source}"
+        return replace(made, fault=f"{made.fault}; if it is in the bucket, write its address, as {there}")
 
     def _value(self, key: str, part: Any, read: Callable[[str], Any], variables: Variables) -> Any:
         """Return what a template comes to, None after a fault was reported; what is no template is what it is."""

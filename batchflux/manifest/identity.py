@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
 from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import Template, is_url
 from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
@@ -57,7 +58,13 @@ class KnownAs(NamedTuple):
 
 def references(photos: Photos) -> Callable[[str], Reference]:
     """Return what makes the References of one expansion from what the user wrote."""
-    return lru_cache(maxsize=_KEPT)(lambda source: photos.url(source) if is_url(source) else photos.reference(source))
+
+    def made(source: str) -> Reference:
+        if is_object(source):
+            return photos.object(source)
+        return photos.url(source) if is_url(source) else photos.reference(source)
+
+    return lru_cache(maxsize=_KEPT)(made)
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

@@ -63,17 +63,19 @@ class Seen:
     """What local photos there are: how many, of how many bytes, and `broken` ones among them, which cannot be sent.
 
     `steps` counts what is done to them before they are sent, `large` those that are more than some APIs take even then.
+    `in_buckets` are how many others there are, which are not looked at.
     """
 
     photos: int = 0
     bytes: int = 0
     broken: int = 0
     large: int = 0
+    in_buckets: int = 0
     steps: Counter[str] = field(default_factory=Counter)
 
     def as_counts(self) -> dict[str, Any]:
         """Return it as JSON data, the steps in their order."""
-        counts = {name: getattr(self, name) for name in ("photos", "bytes", "broken", "large")}
+        counts = {name: getattr(self, name) for name in ("photos", "bytes", "broken", "large", "in_buckets")}
         return counts | {"prepared": {name: self.steps[name] for name in STEPS if self.steps[name]}}
 
 
@@ -123,6 +125,13 @@ class Photos:
                 "file's path, or name the host in provider.allow_hosts where it can"
             )
         return Reference(source=source, url=source, fault=fault)
+
+    def object(self, address: str) -> Reference:
+        """Return the Reference of an object in a bucket; it is known by its address."""
+        before = len(self._counted)
+        self._counted.add(hash(address))
+        self.seen.in_buckets += len(self._counted) - before
+        return Reference(source=address, url=address)
 
     def _found(self, source: str) -> Reference:
         path, fault, digest, kind, size = joined(self._base, source), None, None, None, None

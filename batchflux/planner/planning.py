@@ -22,6 +22,7 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
+from batchflux.manifest import Manifest
 from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from batchflux.ledger.summary import BatchUse
-    from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.manifest import ProviderConfig
     from batchflux.models import Job
     from batchflux.planner.estimates import ProviderPlan
     from batchflux.planner.modes import Pace
@@ -124,7 +125,7 @@ class Plan:
 
 
 def load_manifest(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Manifest,
     *,
     sets: Sequence[str] = (),
     provider: str | None = None,
@@ -132,7 +133,7 @@ def load_manifest(
     environ: Mapping[str, str] | None = None,
     env_file: str | os.PathLike[str] | None = None,
 ) -> Manifest:
-    """Read and check a manifest; spends nothing.
+    """Read and check a manifest, also one that was read before; spends nothing.
 
     `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
     name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
@@ -143,7 +144,8 @@ def load_manifest(
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
     """
     values_in = None if env_file is None else Path(env_file)
-    secrets = Secrets(os.environ if environ is None else environ, Path(path).absolute().parent, values_in)
+    beside = path.base if isinstance(path, Manifest) else Path(path).absolute().parent
+    secrets = Secrets(os.environ if environ is None else environ, beside, values_in)
     manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
     return replace(manifest, env_file=values_in)
 

@@ -46,7 +46,7 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
         (
             "title,p\nA,ftp://h/x.png\n",
             'images: ["{{ p }}"]',
-            't.csv:2: jobs[0].images[0]: found "ftp://h/x.png"; allowed is an http:// or https:// URL',
+            't.csv:2: jobs[0].images[0]: found "ftp://h/x.png"; allowed is an http:// or https:// URL, or s3://bucket/photos/mug.jpg',
         ),
         (
             "title,sku\nA,x/y\n",
