@@ -201,3 +201,47 @@ def test_a_relay_fetches_the_signed_links(
     assert {(row["width"], row["height"]) for row in rows.values()} == {("64", "36")}
     assert len({row["sha256"] for row in rows.values()}) == 4
     assert leaks(program, ended.said) == []
+
+
+def test_a_link_that_leads_nowhere_is_said_without_its_signature_and_mended(
+    program: Program, published: Callable[..., str], moto: Served, fetching: EmbeddedSimulator, bank: Bank
+) -> None:
+    name = published(moto)
+    text = (program.folder / name).read_text(encoding="utf-8")
+    address = f"http://{fetching.simulator.host}:{fetching.simulator.port}"
+    (program.folder / name).write_text(text.replace(bank.url, address), encoding="utf-8")
+    assert program("run", name, "--only", "b*").code == 0
+    moto.store().delete(key_of("b"))
+    (program.folder / name).write_text(
+        text.replace(bank.url, address) + "  - {id: c, prompt: more, image: p/b.png}\n", encoding="utf-8"
+    )
+    ended = program("run", name, "--only", "c")
+    assert ended.code == 1
+    row = next(row for row in program.rows() if row["id"] == "c")
+    assert row["error_code"] == "invalid_request"
+    assert f"Failed to download the file {moto.endpoint}" in row["error"]
+    assert key_of("b") in row["error"]
+    assert leaks(program, ended.said) == []
+    assert program("run", name, "--only", "c", "--retry-failed").code == 0
+    assert key_of("b") in moto.objects()
+
+
+def test_what_lies_in_a_bucket_is_sent_as_a_signed_link(
+    program: Program, bank: Bank, moto: Served, manifest: Callable[..., str]
+) -> None:
+    program.environ |= moto.environ
+    data = photo_of("a")
+    moto.store().put("shelf/a ö?.png", data, hashlib.sha256(data).hexdigest())
+    place = f"{moto.bucket}/shelf/a ö?.png"
+    jobs = f"  - {{id: a, prompt: 'make a #url', images: ['{place}'], seed: 1}}\n"
+    jobs += f"  - {{id: c, prompt: 'make c #link', images: ['{place}', '{moto.bucket}/gone.png'], style: chat}}\n"
+    name = manifest(jobs)
+    planned = program("plan", name)
+    assert planned.code == 0, planned.said
+    assert f'"prompt": "{place}?signature make a #url"' in planned.out
+    ended = program("run", name)
+    assert ended.code == 0, ended.said
+    sent = {word for seen in bank.seen for word in seen.text.split() if word.startswith("http")}
+    assert {fetched(url) for url in sent if "gone" not in url} == {data}
+    assert {row["images"] for row in program.rows()} == {place, f"{place} {moto.bucket}/gone.png"}
+    assert leaks(program, planned.said, ended.said) == []
