@@ -138,7 +138,7 @@ class Uploads:
         return job.with_references(tuple([await self._linked(image) for image in job.references]))
 
     async def _linked(self, image: Reference) -> Reference:
-        if self._buckets is None or image.address is None:
+        if self._buckets is None or image.address is None or not self._buckets.published.signs(image):
             return image
         with _usable(self._world):
             return replace(image, url=await self._buckets.sign(image.address))

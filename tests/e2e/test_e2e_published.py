@@ -15,7 +15,7 @@ import pytest
 
 from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.testing.bank import picture_of
-from tests.program import ROOT  # noqa: F401  the folder of fixtures' programs
+from tests.photos.conftest import encoded, turned
 from tests.stores import _moto_port, _nanio_place, moto, nanio
 
 if TYPE_CHECKING:
@@ -245,3 +245,39 @@ def test_what_lies_in_a_bucket_is_sent_as_a_signed_link(
     assert {fetched(url) for url in sent if "gone" not in url} == {data}
     assert {row["images"] for row in program.rows()} == {place, f"{place} {moto.bucket}/gone.png"}
     assert leaks(program, planned.said, ended.said) == []
+
+
+def test_an_api_that_takes_no_links_gets_the_bytes_of_what_lies_in_a_bucket(program: Program, moto: Served) -> None:
+    graph = {
+        "3": {"class_type": "KSampler", "inputs": {"seed": 1, "positive": ["6", 0]}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "cup"}},
+        "10": {"class_type": "LoadImage", "inputs": {"image": ""}},
+    }
+    program.environ |= moto.environ
+    files = {"up.jpg": turned("JPEG", 6), "half.jpg": encoded("JPEG")[:400], "plain.png": photo_of("a")}
+    for key, data in files.items():
+        moto.store().put(key, data, hashlib.sha256(data).hexdigest())
+    made = EmbeddedSimulator(parse_options({"latency": 0, "size": 64, "cache_dir": f"{program.folder}/c"}))
+    host, port = made.start()
+    jobs = "".join(f"  - {{id: {key}, prompt: {key}, image: {moto.bucket}/{key}}}\n" for key in (*files, "gone.jpg"))
+    more = f"  - {{id: own, prompt: own, image: {program.folder}/own.png}}\n"
+    (program.folder / "own.png").write_bytes(photo_of("b"))
+    inputs = "{prompt: 6.text, seed: 3.seed, image: 10.image}"
+    program.write(
+        "m.yaml",
+        f"version: 1\nname: m\nprovider: {{name: comfyui, base_url: 'http://{host}:{port}', price: 0, "
+        f"options: {{workflow: {json.dumps(graph)}, inputs: {inputs}}}}}\nlimits: {{timeout: 20s}}\n"
+        f"references: {{publish: {{to: '{moto.bucket}/refs', sign: 2h}}}}\n"
+        f"output: {{dir: {program.out}}}\njobs:\n{jobs}{more}",
+    )
+    try:
+        ended = program.run()
+    finally:
+        made.stop()
+    rows = {row["id"]: row for row in program.rows()}
+    assert {name for name, row in rows.items() if row["status"] == "done"} == {"up.jpg", "plain.png", "own"}, ended.said
+    assert rows["half.jpg"]["error"].startswith(f"the reference {moto.bucket}/half.jpg is a JPEG that is cut off")
+    assert rows["gone.jpg"]["error"] == f"the reference {moto.bucket}/gone.jpg is not there; put it there and run again"
+    assert {rows[name]["error_code"] for name in ("half.jpg", "gone.jpg")} == {"reference"}
+    assert moto.objects().keys() == files.keys(), "what travels as bytes is not published"
