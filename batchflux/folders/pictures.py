@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from batchflux.errors import ManifestError, StorageError
 from batchflux.ledger.tables import get_meta
@@ -101,6 +102,11 @@ class FolderPictures:
             self._fault, self._rests_until = str(error), time.monotonic() + _REST
             raise
         return None if data is None or hashlib.sha256(data).hexdigest() != sha256 else data
+
+    def file_url(self, mirrored: str) -> str:
+        """Return the URL of a picture in a mirror that is a folder of this machine; '' where the mirror is none."""
+        place = self._place
+        return f"file:///{quote(place.below(mirrored))}" if place.scheme == "file" else ""
 
     def link(self, mirrored: str, seconds: int) -> str:
         """Return a URL by which anyone sees a picture in the mirror for so long; its query is a secret."""

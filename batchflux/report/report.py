@@ -57,7 +57,8 @@ def write_report(
     """
     with reading(ledger_of(folder)) as connection:
         numbers, pictures = ended_numbers(connection), pictures_of(folder, connection)
-        elsewhere = _origin(pictures.link(REPORT, sign)) if sign and pictures.mirror else ""
+        signs = sign and pictures.mirror and not pictures.file_url(REPORT)
+        elsewhere = _origin(pictures.link(REPORT, sign)) if sign and signs else ""
         until = time.time() + sign if sign and elsewhere else None
         urls = PictureUrls(folder, base_of(connection), pictures=pictures, sign=sign)
         thumbs, missing, unread = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))

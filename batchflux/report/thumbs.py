@@ -97,7 +97,10 @@ class PictureUrls:
         name = known.file_name or ""
         if self.file(name) or (self._served and known.mirrored):
             return quote(name)
-        return self.pictures.link(known.mirrored, self._sign) if self._sign and known.mirrored else ""
+        if not known.mirrored:
+            return ""
+        found = self.pictures.file_url(known.mirrored)
+        return self.pictures.link(known.mirrored, self._sign) if self._sign and not found else found
 
     def apart(self, known: Known) -> str | None:
         """Return the address of a job's picture in the mirror where it is there alone, else None."""

@@ -332,7 +332,7 @@ def test_a_picture_that_its_bucket_has_no_longer_ends_the_export(
     for name, value in moto.environ.items():
         monkeypatch.setenv(name, value)
     mirror(out, moto)
-    moto.store().delete("spring/run/images/j7.jpg")
+    moto.store().delete("spring/out/images/j7.jpg")
     with pytest.raises(StorageError, match=r"j7\.jpg is not there, nor are its bytes at s3://bucket-.*/images/j7\.jpg"):
         exported(out)
     assert not list((out.parent / "dest/data").glob("train-*"))

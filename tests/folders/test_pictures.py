@@ -60,15 +60,15 @@ def test_the_name_that_it_has_there_may_be_an_older_one(mirrored: Path) -> None:
     pictures, jobs = of(mirrored)
     assert jobs[0].mirrored == "images/j0.jpg"
     assert read(mirrored) == picture(0)
-    assert pictures.address("images/j0.jpg").endswith("/spring/run/images/j0.jpg")
+    assert pictures.address("images/j0.jpg").endswith("/spring/out/images/j0.jpg")
 
 
 def test_what_is_nowhere_or_another_is_said_by_its_places(mirrored: Path, moto: Served) -> None:
-    moto.store().delete("spring/run/images/j0.jpg")
+    moto.store().delete("spring/out/images/j0.jpg")
     with pytest.raises(StorageError, match=r"images/j0\.jpg is not there, nor are its bytes at s3://.*images/j0\.jpg"):
         read(mirrored)
     data = picture(7)
-    moto.store().put("spring/run/images/j1.jpg", data, hashlib.sha256(data).hexdigest(), over=True)
+    moto.store().put("spring/out/images/j1.jpg", data, hashlib.sha256(data).hexdigest(), over=True)
     with pytest.raises(StorageError, match="nor are its bytes at"):
         read(mirrored, 1)
 
