@@ -178,6 +178,17 @@ def test_a_bucket_that_takes_nothing_stops_the_run_and_spends_nothing(
     assert len(bank.seen) == 4
 
 
+def test_a_bucket_that_refuses_the_key_stops_the_run(
+    program: Program, bank: Bank, published: Callable[..., str], nanio: Served
+) -> None:
+    name = published(nanio)
+    ended = program("run", name, AWS_SECRET_ACCESS_KEY="another-secret")
+    assert ended.code == 3, ended.said
+    assert nanio.bucket in ended.said
+    assert "another-secret" not in ended.said
+    assert (bank.seen, nanio.objects()) == ([], {})
+
+
 @pytest.fixture
 def fetching(tmp_path: Path) -> Iterator[EmbeddedSimulator]:
     """A relay that fetches the references of its requests."""
