@@ -70,7 +70,7 @@ def key_of(name: str) -> str:
     return f"refs/{hashlib.sha256(photo_of(name)).hexdigest()}.png"
 
 
-@pytest.mark.parametrize("served", ["moto", "nanio"])
+@pytest.mark.parametrize("served", ["moto", pytest.param("nanio", marks=pytest.mark.slow)])
 def test_local_photos_travel_as_signed_links_with_seeds_and_ratios(
     program: Program, bank: Bank, published: Callable[..., str], request: pytest.FixtureRequest, served: str
 ) -> None:
@@ -112,6 +112,7 @@ def test_what_was_put_is_not_put_again_nor_asked_for(
     assert len(bank.seen) == 5
 
 
+@pytest.mark.slow
 def test_public_links_are_written_as_the_template_says(
     program: Program, bank: Bank, published: Callable[..., str], moto: Served
 ) -> None:
@@ -258,6 +259,7 @@ def test_what_lies_in_a_bucket_is_sent_as_a_signed_link(
     assert leaks(program, planned.said, ended.said) == []
 
 
+@pytest.mark.slow
 def test_an_api_that_takes_no_links_gets_the_bytes_of_what_lies_in_a_bucket(program: Program, moto: Served) -> None:
     graph = {
         "3": {"class_type": "KSampler", "inputs": {"seed": 1, "positive": ["6", 0]}},
@@ -292,3 +294,32 @@ def test_an_api_that_takes_no_links_gets_the_bytes_of_what_lies_in_a_bucket(prog
     assert rows["gone.jpg"]["error"] == f"the reference {moto.bucket}/gone.jpg is not there; put it there and run again"
     assert {rows[name]["error_code"] for name in ("half.jpg", "gone.jpg")} == {"reference"}
     assert moto.objects().keys() == files.keys(), "what travels as bytes is not published"
+
+
+@pytest.mark.slow
+def test_a_batch_carries_the_bytes_of_photos_and_of_what_lies_in_a_bucket(program: Program, moto: Served) -> None:
+    program.environ |= moto.environ
+    data = photo_of("a")
+    moto.store().put("a.png", data, hashlib.sha256(data).hexdigest())
+    (program.folder / "own.png").write_bytes(photo_of("b"))
+    options = {"size": 40, "batch_seconds": 0, "cache_dir": f"{program.folder}/c"}
+    made = EmbeddedSimulator(parse_options(options), "openai")
+    host, port = made.start()
+    program.write(
+        "m.yaml",
+        f"version: 1\nname: m\nprovider: {{name: openai, base_url: 'http://{host}:{port}', keys: [TEST_KEY], "
+        f"model: gpt-image-1.5, price: 0, mode: batch}}\nlimits: {{canary: 0}}\noutput: {{dir: {program.out}}}\n"
+        f"references: {{publish: {{to: '{moto.bucket}/refs', sign: 2h}}}}\n"
+        f"jobs:\n  - {{id: there, prompt: x, image: {moto.bucket}/a.png}}\n"
+        f"  - {{id: own, prompt: y, image: own.png}}\n  - {{id: gone, prompt: z, image: {moto.bucket}/b.png}}\n",
+    )
+    try:
+        ended = program.run()
+        kept = [path.name for path in (program.folder / "c").iterdir()]
+    finally:
+        made.stop()
+    rows = {row["id"]: (row["status"], row["error_code"]) for row in program.rows()}
+    assert rows == {"there": ("done", ""), "own": ("done", ""), "gone": ("failed", "reference")}, ended.said
+    sent = [hashlib.sha256(photo).hexdigest() for photo in (data, photo_of("b"))]
+    assert all(any(digest in name for name in kept) for digest in sent), kept
+    assert moto.objects().keys() == {"a.png"}
