@@ -60,9 +60,15 @@ POINTS = frozenset(
         "whole.replaced",
         "export.written",  # a file of an export: beside its place
         "export.placed",
+        "export.recorded",  # what is in a bucket is on record there
         "moves.taken_up",
         "moves.recorded",
         "moves.put_down",
+        "mirror.put",  # a picture is in the bucket; the ledger does not know of it yet
+        "mirror.recorded",
+        "mirror.removed",  # here, after that
+        "mirror.set_aside",  # an older picture lies in the bucket under another name, too; not on record
+        "mirror.followed",  # results.csv or another file of the folder is in the bucket; not on record
         "run.surveyed",
         "run.closing",  # all jobs ended, nothing of the end is written
         "run.closed",

@@ -62,7 +62,7 @@ class Limits(Protocol):
 class Progress:
     """The numbers of a run under way; `tally` counts the jobs that ended in this run, of `todo`.
 
-    `batches` says what waits in some, if anything does.
+    `batches` says what waits in some, if anything does; `mirror` what the run's end waits for.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Progress:
         self._limits, self._budget, self._gate = limits, budget, gate
         self._times, self._todo = times, todo
         self.batches: Callable[[], str | None] = lambda: None
+        self.mirror: Callable[[], str | None] = lambda: None
 
     @property
     def in_flight(self) -> int:
@@ -95,6 +96,8 @@ class Progress:
 
         None while requests leave as they should.
         """
+        if (what_for := self.mirror()) is not None:
+            return _one_line(what_for, width)
         if self._gate.closed:
             return f"for what is under way ({self.in_flight} in flight); no new requests"
         found = self._limits.waiting_for()

@@ -17,9 +17,10 @@ from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
 from batchflux.billing.asking import account_balances
-from batchflux.engine.executors.local import LocalExecutor
+from batchflux.engine.executors.opening import open_executor
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
+from batchflux.engine.mirroring import Mirror, open_mirror
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
     found_of,
@@ -29,7 +30,6 @@ from batchflux.engine.settings import (
     rules_of,
     secrets_of,
     shared_of,
-    transport_options,
 )
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
@@ -48,33 +48,34 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
-from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.base import CARD, LEDGER, MANIFEST, METADATA, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.photos import Buckets
-from batchflux.planner import SIMULATOR_HOST, Plan, check_currency, check_options, plan_of, remember_folder
+from batchflux.planner import Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
-from batchflux.transport import Transport
 from batchflux.webhooks.opening import hooks_of
 from batchflux.webhooks.wakes import Wakes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from batchflux.engine.canary import Canary
+    from batchflux.engine.executors.local import LocalExecutor
     from batchflux.engine.limits.key_pool import Key
     from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
     from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
-    from batchflux.manifest import Manifest, ProviderConfig, Redos
+    from batchflux.manifest import Manifest
     from batchflux.models import HttpRequest, Job, Outcome, Reply
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
 
+FOLLOWING = (RESULTS, METADATA, CARD, MANIFEST, SUMMARY)  # files that a mirror has as they are at a run's end
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
@@ -131,6 +132,7 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
+        self.mirror: Mirror | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
@@ -149,13 +151,11 @@ class _Run:
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
+            self.mirror = await open_mirror(self.manifest, self.options.environ, self.ledger.database, self.event)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
-            if survey.todo or self.batches.unread():
-                await self._work(plan, already)
-            else:
-                ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
-            return self._finish(survey, already)
+            await self._performed(survey, plan, already)
+            return await self._closed(survey, self._finish(survey, already))
         except StorageError as error:
             first = self.gate.reason
             if first is error or not isinstance(first, StorageError):
@@ -174,16 +174,50 @@ class _Run:
             if self.log is not None:
                 self.log.close()
 
+    async def _performed(self, survey: Survey, plan: Plan, already: int) -> None:
+        """Do what there is to do, and mirror the pictures beside it."""
+        with self.signals.handled() if self.options.signals else contextlib.nullcontext():
+            async with contextlib.nullcontext() if self.mirror is None else self.mirror.beside(self.gate.close):
+                if survey.todo or self.batches.unread():
+                    await self._work(plan, already)
+                else:
+                    ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
+
+    async def _closed(self, survey: Survey, summary: Summary) -> Summary:
+        """Write how the run ended, and let the folder's files follow into the mirror; return the summary as written."""
+        written = self._written(summary)
+        if self.mirror is not None:
+            away = self.mirror.why
+            await self.mirror.follow(FOLLOWING)
+            written = written if self.mirror.why == away else self._written(summary)
+        how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
+        self.event("run_ended", **how, **written.this_run)
+        self.books.note_clean(self.options.selection if survey.todo == self.tally.ended else None)
+        reach("run.closed")
+        return written
+
+    def _written(self, summary: Summary) -> Summary:
+        """Write a summary, with what is not in the mirror."""
+        if self.mirror is not None and summary.mirror is not None:
+            ended = self.mirror.verdict(summary.mirror, summary.reason, summary.message, summary.exit_code)
+            summary = replace(summary, reason=ended[0], message=ended[1], exit_code=ended[2])
+        write_whole(self.folder / SUMMARY, summary.to_json())
+        return summary
+
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Observer: log a job's end."""
         if self.log is not None:
             self.log.write("job_ended", id=job.id, status=outcome.status.value, code=outcome.error_code)
+        if self.mirror is not None:
+            self.mirror.note(outcome)
         self.watcher.ended(job, outcome)
 
     def event(self, name: str, /, **fields: Any) -> None:
         """Observer: log an event, and note for who looks on what the run waits for."""
         if self.log is not None:
             self.log.write(name, **fields)
+        if name == "signal" and self.mirror is not None:
+            self.mirror.stop()
         if name in OUTAGE:
             waiting = "" if name == "back" else str(fields["message"])
             self.ledger.database.submit(lambda connection: set_meta(connection, "waiting", waiting))
@@ -201,14 +235,11 @@ class _Run:
                 self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
             wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
             secrets = [*wakes.secrets, *filter(None, self.secrets.values())]
-            executor = await _executor(stack, self.manifest, images, shared, self.books.redos, secrets)
+            executor = await open_executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
-            stores = self.manifest.buckets(self.options.environ)
-            buckets = Buckets(stores, self.books.photos, self.manifest.published)
+            buckets = Buckets(self.manifest.buckets(self.options.environ), self.books.photos, self.manifest.published)
             stack.callback(buckets.close)
-            if self.options.signals:
-                stack.enter_context(self.signals.handled())
             world = World(
                 executor=executor,
                 ledger=self.ledger,
@@ -273,6 +304,7 @@ class _Run:
         times = [service.times for service in rules.services]
         progress = Progress(pool.tally, rules.services, rules.budget, self.gate, times=times, todo=plan.counts["todo"])
         progress.batches = runner.batches.waiting_for
+        progress.mirror = progress.mirror if self.mirror is None else self.mirror.waiting
         self.watcher.started(plan, progress)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
@@ -345,21 +377,20 @@ class _Run:
         reach("run.closing")
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
-        ended = tally.done + tally.failed + tally.unknown
         for name, lessons in self.lessons.items():
             lessons.note(self._found(name))
         self.books.put_in_order(survey)
         if self.books.rewrote or not has_dataset(self.folder):
             database.now(lambda connection: write_dataset(self.folder, connection))
         state = database.now(state_of)
-        reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
+        reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - self.tally.ended)
         if self.options.selection.redo and survey.todo == 0:
             reason, message, code = nothing_to_redo(survey.waiting)
         if survey.missed is not None and code == 0:
             message = survey.missed
         unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
-        summary = replace(
+        return replace(
             self._summary(state, already),
             exit_code=code,
             reason=reason,
@@ -367,11 +398,6 @@ class _Run:
             jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
             this_run=this_run,
         )
-        write_whole(self.folder / SUMMARY, summary.to_json())
-        self.event("run_ended", exit_code=code, reason=reason, message=message, **this_run)
-        self.books.note_clean(self.options.selection if survey.todo == ended else None)
-        reach("run.closed")
-        return summary
 
     def _summary(self, state: State, already: int) -> Summary:
         """Return what a summary says of folder, money and time; how the run ended is for the caller to fill in."""
@@ -401,38 +427,5 @@ class _Run:
             providers=state.providers,
             batches=state.batches,
             answered_again=state.answered_again,
+            mirror=state.mirror if self.manifest.output.mirror else None,
         )
-
-
-async def _executor(
-    stack: AsyncExitStack,
-    manifest: Manifest,
-    images: ImageStore,
-    shared: Mapping[str, Shared],
-    redos: Redos | None,
-    secrets: Collection[str],
-) -> LocalExecutor:
-    """Return what performs the steps, open until `stack` is closed, embedded simulators too."""
-    transports: dict[tuple[str, str], tuple[Transport, str]] = {}
-    for name, provider in manifest.providers.items():
-        resolve: dict[str, tuple[str, int]] = {}
-        addresses = provider.addresses
-        if provider.simulated:
-            resolve[SIMULATOR_HOST] = await _simulator(stack, provider, redos)
-            addresses = (f"http://{SIMULATOR_HOST}",)
-        for address in addresses:
-            options = transport_options(manifest, name, address, resolve, shared[name])
-            transport = await stack.enter_async_context(Transport(options))
-            transports[name, address if len(addresses) > 1 else ""] = transport, address
-    return LocalExecutor(transports, images, secrets)
-
-
-async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Redos | None) -> tuple[str, int]:
-    """Start the embedded simulator as a provider's options say; return its host and port."""
-    from batchflux.simulator import EmbeddedSimulator, parse_options  # noqa: PLC0415  a server, seldom needed
-
-    # A request does not tell its job's variant, and a redo must not be the same picture once more.
-    salt = 0 if redos is None else sum(map(len, redos.asked.values()))
-    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt), provider.api)
-    stack.push_async_callback(asyncio.to_thread, simulator.stop)
-    return await asyncio.to_thread(simulator.start)

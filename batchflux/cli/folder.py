@@ -12,7 +12,16 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.batches import batch_lines
-from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, provider_lines
+from batchflux.cli.terminal import (
+    count,
+    dropped_fields,
+    duration,
+    learned_lines,
+    mirror_lines,
+    money,
+    place,
+    provider_lines,
+)
 from batchflux.exports.dataset import write_dataset
 from batchflux.exports.projection import write_results
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
@@ -64,6 +73,7 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
     if state.dropped:
         text.append(f"  dropped    {dropped_fields(state.dropped)} (params: drop)")
     text += batch_lines(state.batches, state.answered_again)
+    text += mirror_lines(state.mirror)
     text += _spending(standing)
     if standing.run.state == "running" and standing.run.deadline is not None:
         at = datetime.fromtimestamp(standing.run.deadline).astimezone()

@@ -156,7 +156,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         *(provider_lines(result, manifest) if manifest.several else at_most(result, manifest)),
         *_time_lines(result, manifest),
     ]
-    text += [*batch_lines(result.batches), *_access(result), *photo_lines(result)]
+    text += [*batch_lines(result.batches), *_access(result, manifest), *photo_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
@@ -216,12 +216,16 @@ def _deadline(result: Plan) -> list[str]:
     return [f"{text}: {duration(short)} too early, so about {count(left, 'call')} would be left for the next run"]
 
 
-def _access(result: Plan) -> list[str]:
+def _access(result: Plan, manifest: Manifest) -> list[str]:
     """Return what a run would try first, and what it would need to get to the provider."""
     tried = count(result.canary, "request")
     text = [f"  canary    the first {tried} are tried before the rest is sent (limits.canary)"] if result.canary else []
     if result.renamed:
         text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
+    if (mirror := result.mirror) is not None:
+        kept = "" if manifest.output.keep_local else "; removed here then (keep_local: false)"
+        there = f"{mirror.mirrored:,} are there, {mirror.left:,} of those that are done are put there{kept}"
+        text.append(f"  mirror    {mirror.to}: {there}")
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
     if result.webhooks is not None:
         silent = "".join(f"; {name} does not call, as it is asked" for name in result.webhooks["without"])

@@ -17,7 +17,17 @@ import uvloop
 from batchflux.cli.batches import batch_lines
 from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle, unpriced
 from batchflux.cli.progress import Progress
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place, provider_lines, same_again, say
+from batchflux.cli.terminal import (
+    count,
+    dropped_fields,
+    duration,
+    mirror_lines,
+    money,
+    place,
+    provider_lines,
+    same_again,
+    say,
+)
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.planner import Plan
@@ -108,6 +118,7 @@ def summary_lines(summary: Summary) -> list[str]:
     waiting = jobs.get("waiting", 0)
     if waiting and stranded(waiting) != summary.message:
         text.append(f"  {stranded(waiting)}")
+    text += mirror_lines(summary.mirror)
     text.append(f"  results    {place(summary.folder)}/results.csv{_for_excel(summary.folder)}")
     return text
 

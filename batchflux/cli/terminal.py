@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
+    from batchflux.ledger.books.mirrored import MirrorUse
     from batchflux.ledger.summary import ProviderUse
     from batchflux.state import Lesson
 
@@ -114,3 +115,11 @@ def provider_lines(providers: Mapping[str, ProviderUse], currency: str) -> list[
             f"  provider   {name}: {made}, {count(use.attempts, 'attempt')}, {money(use.spent, currency)}{refused}"
         )
     return text
+
+
+def mirror_lines(mirror: MirrorUse | None) -> list[str]:
+    """Return how many pictures are in the bucket that mirrors the folder, and how many are not."""
+    if mirror is None:
+        return []
+    left = f", {mirror.left:,} not yet" if mirror.left else ""
+    return [f"  mirror     {mirror.to}: {count(mirror.mirrored, 'picture')}{left}"]

@@ -47,6 +47,11 @@ class Tally:
     unknown: int = 0
     codes: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def ended(self) -> int:
+        """How many, whatever came of them."""
+        return self.done + self.failed + self.unknown
+
     def add(self, outcome: Outcome) -> None:
         """Count one."""
         name = outcome.status.value

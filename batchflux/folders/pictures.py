@@ -17,20 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from batchflux.errors import ManifestError, StorageError
+from batchflux.errors import StorageError
 from batchflux.ledger.tables import get_meta
-from batchflux.manifest.parts import StoreConfig
-from batchflux.manifest.reading.yaml_nodes import Scalar, Table, read_tree
-from batchflux.output.base import MANIFEST
+from batchflux.manifest.kept import stores_of_folder
 from batchflux.output.durable import unreadable
 from batchflux.output.folder_store import FolderStore
-from batchflux.output.stores.base import Address, StoreSettings, read
-from batchflux.output.stores.opening import Stores
-from batchflux.secrets import Secrets
+from batchflux.output.stores.base import Address, read
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from batchflux.output.stores.base import ObjectStore
 
@@ -118,9 +114,8 @@ class FolderPictures:
 
     @cached_property
     def _bucket(self) -> ObjectStore:
-        base = Path(self._whence.base or self._folder)
-        stores = Stores(look_up=Secrets(self._environ, base).get, settings=dict(_stores(self._folder / MANIFEST)))
-        return stores.at(self._place)
+        base = None if self._whence.base is None else Path(self._whence.base)
+        return stores_of_folder(self._folder, base, self._environ).at(self._place)
 
     def _lost(self, name: str, mirrored: str | None) -> StorageError:
         also = "" if mirrored is None else f", nor are its bytes at {self.address(mirrored)}"
@@ -136,15 +131,3 @@ def changed(path: Path) -> StorageError:
 def pictures_of(folder: Path, connection: sqlite3.Connection) -> FolderPictures:
     """Return the pictures of an output folder."""
     return FolderPictures(folder, Whence.of(connection))
-
-
-def _stores(manifest: Path) -> Iterator[tuple[str, StoreSettings]]:
-    """Yield what a folder's manifest says of buckets, nothing where it cannot be read: all else may be wrong in it."""
-    with suppress(OSError, ManifestError, ValueError):
-        root = read_tree(manifest.read_bytes(), str(manifest), lambda _: None)
-        said = root.pairs.get("stores") if isinstance(root, Table) else None
-        for bucket, node in said.pairs.items() if isinstance(said, Table) else ():
-            if isinstance(node, Table):
-                said_of = {name: one for name, one in node.pairs.items() if isinstance(one, Scalar)}
-                given = {name: one.text for name, one in said_of.items() if not one.is_null}
-                yield bucket, StoreSettings(**StoreConfig.model_validate(given).model_dump())

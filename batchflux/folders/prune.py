@@ -47,7 +47,7 @@ def set_unlisted_aside(folder: Path) -> Unlisted:
             now(lambda connection: settle_moves(folder, connection))
             moves, apart = now(lambda connection: _unlisted(folder, connection))
             if moves:
-                move_files(folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved)))
+                move_files(folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved, moves)))
         finally:
             ledger.close()
     finally:

@@ -25,6 +25,7 @@ from batchflux.ledger.reviews import is_stale, shown, verdicts
 from batchflux.ledger.survey import Asked, known_before, survey_jobs
 from batchflux.ledger.tables import ended_rows, get_meta, set_meta
 from batchflux.manifest import Redos, expand
+from batchflux.models import Status
 from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
 from batchflux.providers import READER, capabilities
@@ -92,7 +93,9 @@ class Books:
         write_whole(self._folder / MANIFEST, self._manifest.text)
         if survey.moves:
             moves = list(survey.moves.values())
-            move_files(self._folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved)))
+            move_files(
+                self._folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved, moves))
+            )
         clean = now(lambda connection: get_meta(connection, "clean") == "1")
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self._results.intact():
@@ -216,11 +219,24 @@ class Feeder:
         batch = await asyncio.to_thread(lambda: list(islice(self._jobs, BATCH)))
         self._exhausted = not batch
         known = await self._ledger.lookup([job.key for job in batch])
-        works = await asyncio.to_thread(lambda: [self._work(job, known.get(job.key)) for job in batch])
-        self._ready += (work for work in works if work is not None)
+        works = await self._works(batch, known)
+        # A file may have been removed since, once its picture was in the mirror and on record.
+        gone = {work.job.key for work in works if _is_done(known.get(work.job.key))}
+        if gone:
+            known |= await self._ledger.lookup([*gone])
+            works = await self._works([work.job for work in works], known)
+        self._ready += works
+
+    async def _works(self, jobs: Sequence[Job], known: Mapping[str, Known]) -> list[Work]:
+        works = await asyncio.to_thread(lambda: [self._work(job, known.get(job.key)) for job in jobs])
+        return [work for work in works if work is not None]
 
     def _work(self, job: Job, known: Known | None) -> Work | None:
         return work_for(job, known, self._selection, self._exists, self._means)
+
+
+def _is_done(known: Known | None) -> bool:
+    return known is not None and known.status == Status.DONE
 
 
 class FreeFirst:

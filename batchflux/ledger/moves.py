@@ -73,10 +73,17 @@ def set_aside(key: str, file_name: str) -> str:
     return f"{REPLACED}/{key[:32]}{splitext(file_name)[1]}"
 
 
-def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
-    """Tell the ledger the new names."""
-    names = [(move.target, move.number) for move in moves]
+def record_moves(connection: sqlite3.Connection, moved: Sequence[Move], wanted: Sequence[Move] = ()) -> None:
+    """Tell the ledger the new names of files that were `moved`.
+
+    Of others that were `wanted`, so of pictures that are in the bucket of output.mirror alone: it follows.
+    """
+    names = [(move.target, move.number) for move in moved]
     connection.executemany("UPDATE jobs SET file_name = ? WHERE number = ?", names)
+    here = {move.number for move in moved}
+    names = [(move.target, move.number) for move in wanted if move.number not in here]
+    away = "sha256 IN (SELECT sha256 FROM mirrored)"
+    connection.executemany(f"UPDATE jobs SET file_name = ? WHERE number = ? AND {away}", names)  # noqa: S608  a constant
 
 
 def settle_moves(root: Path, connection: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import Code
+from batchflux.ledger.books.mirrored import MirrorUse, use_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.lessons import noted
 from batchflux.ledger.reviews import judged_done, verdict_counts, waiting_redos
@@ -59,7 +60,8 @@ class State:
     `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended; `redo` the
     redos that a review asked for and no run has begun; `dropped` counts the jobs of which a field was dropped, by name.
     `providers` has who was asked so far, or made jobs, by name; `batches` those that are not closed, by theirs.
-    `answered_again` counts answers of batches beyond the first for a job, which are counted as spent.
+    `answered_again` counts answers of batches beyond the first for a job, which are counted as spent. `mirror` is the
+    bucket that the folder was mirrored in last.
     """
 
     total: int
@@ -81,6 +83,7 @@ class State:
     providers: dict[str, ProviderUse] = field(default_factory=dict)
     batches: dict[str, BatchUse] = field(default_factory=dict)
     answered_again: int = 0
+    mirror: MirrorUse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,7 @@ class Summary:
     providers: dict[str, ProviderUse] = field(default_factory=dict)
     batches: dict[str, BatchUse] = field(default_factory=dict)
     answered_again: int = 0
+    mirror: MirrorUse | None = None
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
@@ -231,6 +235,7 @@ def state_of(connection: sqlite3.Connection) -> State:
         providers=_providers(connection, ended["done"], attempts, cost + maybe_cost),
         batches=batches,
         answered_again=again,
+        mirror=use_of(connection),
     )
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
-from batchflux.ledger.books import balances, receipts
+from batchflux.ledger.books import balances, mirrored, receipts
 from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
@@ -88,14 +88,9 @@ CREATE TABLE IF NOT EXISTS aliases (
     key BLOB NOT NULL               -- of the job, by those of the version that recorded it
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
-    provider TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    url TEXT NOT NULL,
+    provider TEXT NOT NULL, sha256 TEXT NOT NULL, url TEXT NOT NULL,
     expires REAL,                   -- epoch seconds, NULL for good
     PRIMARY KEY (provider, sha256)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mirrored (
-    name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, at REAL NOT NULL -- a file's, its bytes' in the bucket, epoch seconds
 ) WITHOUT ROWID;
 """
 
@@ -200,8 +195,7 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
         "CASE WHEN jobs.status IN ('pending', 'unknown') THEN (SELECT COUNT(*) FROM attempts WHERE job = jobs.number"  # noqa: S608  constants
         f" AND state = 'failed' AND code IN ({_ONCE})) END"
     ),
-    "mirrored": "COALESCE((SELECT name FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256),"
-    " (SELECT name FROM mirrored WHERE mirrored.sha256 = jobs.sha256 LIMIT 1))",
+    "mirrored": mirrored.NAME_THERE,
 }
 LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
 """The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""
@@ -407,7 +401,7 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *_VIEWS):
+    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *mirrored.SCHEMA.split(";"), *_VIEWS):
         if statement.strip():
             connection.execute(statement)
 

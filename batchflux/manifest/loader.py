@@ -102,7 +102,7 @@ def load_manifest(
     apply_overrides(root, sets, provider, faults)
     secrets: Lookup = os.environ if environ is None else environ
     root = expand_environment(root, secrets, faults)
-    stores = _stores(root, faults)
+    stores = store_configs(root, faults)
     buckets = stores, before or Fetched(stores_of(stores, secrets))
     text = data.decode("utf-8-sig")
     manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (text, out, provider), buckets)
@@ -252,7 +252,8 @@ def _check_published(manifest: Manifest, root: Table, faults: Faults) -> None:
             faults.add(line_at(root, path), path, fault)
 
 
-def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+def store_configs(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+    """Return what `stores` says of buckets, by their addresses; note what is wrong there."""
     node = root.pairs.get("stores")
     if node is None or is_nothing(node):
         return {}
@@ -284,6 +285,10 @@ def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputCo
     except ValueError as error:
         faults.add(line_at(root, ("output", "file_name")), ("output", "file_name"), str(error))
         update["file_name"] = OutputConfig().file_name
+    if not output.keep_local and output.mirror is None and "mirror" not in faults.below("output"):
+        path = ("output", "keep_local")
+        message = "false needs a bucket that has the pictures then; add output.mirror, as s3://bucket/folder"
+        faults.add(line_at(root, path), path, message)
     return output.model_copy(update=update)
 
 

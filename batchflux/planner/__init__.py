@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from batchflux.planner.doubts import check_currency, doubt, remember_folder
 from batchflux.planner.estimates import ProviderPlan
-from batchflux.planner.planning import SIMULATOR_HOST, Plan, check_options, load_manifest, plan, plan_of
+from batchflux.planner.planning import Plan, check_options, load_manifest, plan, plan_of
 
 __all__ = [
-    "SIMULATOR_HOST",
     "Plan",
     "ProviderPlan",
     "check_currency",

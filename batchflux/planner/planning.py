@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
+from batchflux.engine.executors.opening import SIMULATOR_HOST
 from batchflux.engine.settings import key_faults, proxies_of
 from batchflux.errors import JobError, UsageError
+from batchflux.ledger.books.mirrored import use_of
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
@@ -36,6 +38,7 @@ from batchflux.webhooks.opening import called_by
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from batchflux.ledger.books.mirrored import MirrorUse
     from batchflux.ledger.summary import BatchUse
     from batchflux.manifest import ProviderConfig
     from batchflux.models import Job
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from batchflux.state import Lesson
 
 SHOWN_REFERENCES = 20
-SIMULATOR_HOST = "simulator.localhost"  # a name of its own, so that links in results.csv outlive its port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,8 @@ class Plan:
     `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
     `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
     its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
-    so many `bytes`, would be put; None where they travel as bytes.
+    so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that pictures are put into,
+    with how many are left to be put of those that are done.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Plan:
     budget_per_run: Decimal | None = None
     deadline: str | None = None
     deadline_seconds: float | None = None
+    mirror: MirrorUse | None = None
 
     @property
     def alone(self) -> bool:
@@ -175,7 +179,8 @@ def plan(
         made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
         made = replace(made, webhooks=_webhooks(manifest, survey))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
-        made = replace(made, batches=batches_of(ledger)[0])
+        to = manifest.output.mirror
+        made = replace(made, batches=batches_of(ledger)[0], mirror=None if to is None else use_of(ledger, to))
     each = {
         name: replace(
             made.providers[name],
@@ -196,11 +201,14 @@ def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
 def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     """Check what providers leave to those who use it; UsageError when they cannot.
 
-    They are the embedded simulator's options, allow_hosts, download_headers, proxies, and what verifies webhooks.
+    They are the embedded simulator's options, allow_hosts, download_headers, proxies, what verifies webhooks, and the
+    bucket that mirrors the folder.
     """
     for name, _, api in called_by(manifest, webhook_apis()):
         if name in manifest.may_ask and (needed := api.missing()) is not None:
             raise UsageError(f"The webhooks of {name} cannot be received here: {needed}, or remove webhooks.")
+    if manifest.output.mirror is not None:
+        manifest.buckets(environ).at(manifest.output.mirror)
     for provider in manifest.providers.values():
         proxies_of(provider, environ)
         check_downloads(provider.allow_hosts, provider.download_headers)

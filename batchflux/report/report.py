@@ -61,9 +61,9 @@ def write_report(
         elsewhere = _origin(pictures.link(REPORT, sign)) if sign and signs else ""
         until = time.time() + sign if sign and elsewhere else None
         urls = PictureUrls(folder, base_of(connection), pictures=pictures, sign=sign)
-        thumbs, missing, unread = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
+        small = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
         rows = _rows(connection, numbers, urls)
-        header = page_header(folder, connection) | {"links_until": iso(until) or None}
+        header = page_header(folder, connection) | {"links_until": iso(until) or None, "carries": small.carries}
         path = folder / REPORT
         temporary = path.with_name(f".{path.name}.tmp")
         try:
@@ -79,7 +79,7 @@ def write_report(
             raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
         if not has_dataset(folder):
             write_dataset(folder, connection)
-    return Report(path, len(numbers), thumbs, tuple(missing), unread, until)
+    return Report(path, len(numbers), small.made, tuple(small.missing), small.unread, until)
 
 
 def _origin(link: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from batchflux.output.stores.access import Keys, place_of
 from batchflux.output.stores.base import Address, StoreSettings, in_bucket
 from batchflux.output.stores.faults import trouble_of
 from batchflux.output.stores.opening import Stores
+from batchflux.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,3 +171,24 @@ def test_what_stores_say_is_told_apart(text: str, cause: str, passes: bool) -> N
     assert cause in trouble.cause
     assert trouble.passes is passes
     assert "s3cret" not in trouble.cause
+
+
+def test_keys_are_looked_up_anew(tmp_path: Path) -> None:
+    """A session's keys are renewed in their files while a run goes on."""
+    environ = {f"AWS_{name}_FILE": str(tmp_path / name) for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+    look_up = Secrets(environ, tmp_path).get
+    given = []
+    for secret in ("first", "second"):
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            (tmp_path / name).write_text(f"{secret}\n", encoding="utf-8")
+        given.append(place_of(Address.of("s3://b"), StoreSettings(), look_up).keys)
+    assert given == [Keys("first", "first", None), Keys("second", "second", None)]
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "batchflux.output.stores.cloud", raising=False)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    stores = Stores(look_up=KEYS.get)
+    with pytest.raises(UsageError, match=r"s3://b need the extra cloud: pip install 'batchflux\[cloud\]'"):
+        stores.at("s3://b/x")
+    stores.at(f"file://{tmp_path}")

@@ -1,1 +1,1 @@
-"""What a folder is compared with its providers' own books by."""
+"""Further tables of the ledger: what it is compared with its providers' books by, and what is in a bucket."""

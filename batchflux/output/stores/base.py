@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
 from batchflux.errors import StorageError, quoted
+from batchflux.output.durable import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,8 @@ GROUP = "batchflux.stores"
 SCHEMES = ("s3", "oss", "gs", "az", "file")
 _WEB = ("http", "https", "data")  # what is no bucket, whoever may say so
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)(?:/(.*))?", re.DOTALL)
-_UNSOUND = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)|[\x00-\x1f\x7f]")
+_UNTEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_UNSOUND = re.compile(rf"(?:^|/)(?:\.{{0,2}})(?:/|$)|{_UNTEXT.pattern}")
 Style = Literal["path", "virtual", "domain"]
 
 
@@ -95,6 +97,24 @@ def sound(root: str, key: str) -> str:
     return key
 
 
+def parted(root: str, prefix: str) -> tuple[str, str]:
+    """Return the folder of a prefix, and how the names in it begin; StorageError where no key can begin so."""
+    folder, _, begun = prefix.rpartition("/")
+    if _UNTEXT.search(begun):
+        sound(root, prefix)
+    return (sound(root, folder) if folder or prefix.startswith("/") else ""), begun
+
+
+def body_of(data: bytes | Path, whole: int) -> bytes | Path:
+    """Return what is to be put: a file of at most `whole` bytes as its bytes. StorageError: it cannot be read."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return data if data.stat().st_size > whole else data.read_bytes()
+    except OSError as error:
+        raise unreadable(data, error) from error
+
+
 def checked(place: str, data: bytes | Path, sha256: str) -> None:
     """Raise StorageError where bytes that are to be put are not those which the sha256 was taken of."""
     if isinstance(data, bytes):
@@ -122,6 +142,10 @@ class StoreSettings:
     token: str | None = None
 
 
+class PassingError(StorageError):
+    """What may pass by itself, and did not in the time for which it was tried again."""
+
+
 class Found(NamedTuple):
     """An object: its key, its size in bytes, and the sha256 (hex digits) that it was put with, where that is known."""
 
@@ -134,7 +158,8 @@ class ObjectStore(Protocol):
     """A bucket. Keys are whole, without `/` first. Methods block, and may run in any thread.
 
     What passes by itself (a busy server, a cut connection) is tried again in here, for a bounded time. Every method
-    raises StorageError, which says what, where and what to do, when the store cannot do it.
+    raises StorageError, which says what, where and what to do, when the store cannot do it: PassingError where it may
+    be able to later.
     """
 
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:

@@ -1,0 +1,184 @@
+"""The bucket that mirrors a folder: objects by the names of its files. All of it blocks, and may run in any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from posixpath import splitext
+from typing import TYPE_CHECKING
+
+from batchflux.errors import StorageError, UsageError
+from batchflux.failpoints import reach
+from batchflux.output import durable
+from batchflux.output.base import IMAGES, REPLACED
+from batchflux.output.folder_store import FolderStore
+from batchflux.output.stores.base import PassingError, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchflux.ledger.books.mirrored import Picture
+    from batchflux.output.stores.base import Address, ObjectStore
+
+MARKER = ".batchflux"  # an object that says whose mirror this is
+_DIGITS = 32  # of a sha256, in the name of an object that made way
+_TRIES = 2  # of a file that is written beside
+
+
+class AwayError(Exception):
+    """The bucket did not do what it was asked; the text says why, `passes` whether that may pass by itself."""
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(str(error))
+        self.passes = isinstance(error, PassingError)
+
+
+class RefusedError(Exception):
+    """A picture cannot be in the bucket until somebody sees to it; the text says why."""
+
+
+class MirrorBucket:
+    """The objects of one output folder, below `address`."""
+
+    def __init__(self, store: ObjectStore, address: Address, folder: Path) -> None:
+        self._store, self._address, self._folder = store, address, folder
+        self.to = str(address).rstrip("/")
+
+    def claim(self, mark: str) -> None:
+        """See that objects can be put, and note there whose mirror it is.
+
+        AwayError: they cannot; UsageError: it is another folder's.
+        """
+        data, key = f"{mark}\n".encode(), self._address.below(MARKER)
+        try:
+            self._store.put(key, data, _digest(data))
+        except StorageError as error:
+            if self._there(MARKER, error) in {None, data}:
+                raise AwayError(error) from error
+            what = f"{self.to} is the mirror of another output folder, says its object {MARKER}"
+            remedy = f"choose another output.mirror, or remove {MARKER} there if that folder is no more"
+            raise UsageError(f"{what}: {remedy}. Nothing was spent.") from error
+
+    def put(self, picture: Picture, data: bytes | None = None) -> bool:
+        """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError."""
+        if data is None and (data := self._file(picture)) is None:
+            return False
+        key, over = self._address.below(picture.name), picture.there is not None
+        try:
+            self._store.put(key, data, picture.sha256, over=over)
+        except StorageError as error:
+            raise self._explained(picture, error) from error
+        reach("mirror.put")
+        return True
+
+    def _file(self, picture: Picture) -> bytes | None:
+        """Return the bytes of a picture's file, None when there is none; RefusedError: it is not as it was made."""
+        try:
+            data = (self._folder / picture.name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RefusedError(f"{picture.name} cannot be read here ({error.strerror}): see to it") from error
+        if _digest(data) != picture.sha256:
+            raise RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
+        return data
+
+    def replaced(self, picture: Picture) -> bytes | None:
+        """Return our object that a picture is about to be put over; None when there is nothing to lose.
+
+        RefusedError: it is somebody else's; AwayError.
+        """
+        there = self._there(picture.name)
+        if there is None or _digest(there) == picture.sha256:
+            return None
+        if _digest(there) != picture.there:
+            raise RefusedError(self._taken(picture))
+        return there
+
+    def set_aside(self, picture: Picture, data: bytes) -> str:
+        """Put bytes that make way for a picture under a name of their own, and return it; AwayError."""
+        digest = _digest(data)
+        name = f"{REPLACED}/{digest[:_DIGITS]}{splitext(picture.name)[1]}"
+        try:
+            self._store.put(self._address.below(name), data, digest)
+        except StorageError as error:
+            raise AwayError(error) from error
+        reach("mirror.set_aside")
+        return name
+
+    def fetch(self, picture: Picture, name: str) -> bytes:
+        """Return the bytes of a picture out of the object of a name; AwayError, RefusedError: they are others now."""
+        data = self._there(name)
+        if data is None or _digest(data) != picture.sha256:
+            what = "gone" if data is None else "another object"
+            raise RefusedError(
+                f"{picture.name} is not here, and {self.to}/{name}, which had it, is {what}: bring it back"
+            )
+        return data
+
+    def bring_back(self, picture: Picture) -> None:
+        """Put the file of a picture in its place again; AwayError, RefusedError; StorageError: the folder cannot."""
+        data = self.fetch(picture, picture.name)
+        if not self.has_file(picture.name):
+            FolderStore(self._folder).put(picture.name, data)
+
+    def put_file(self, name: str, known: str | None) -> str | None:
+        """Put a file of the folder, over what is there; return its digest, None where there is none or it is `known`.
+
+        AwayError.
+        """
+        path, why = self._folder / name, StorageError("")
+        for _ in range(_TRIES):
+            if not path.is_file():
+                return None
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest == known:
+                return None
+            try:
+                self._store.put(self._address.below(name), path, digest, over=True)
+            except StorageError as error:  # a review may have written it meanwhile
+                why = error
+            else:
+                reach("mirror.followed")
+                return digest
+        raise AwayError(why)
+
+    def has_file(self, name: str) -> bool:
+        """Whether the folder has a file of this name."""
+        return (self._folder / name).is_file()
+
+    def files(self) -> Iterator[str]:
+        """Yield the names of the files that are below images/."""
+        for folder, _, names in os.walk(self._folder / IMAGES):
+            yield from (Path(folder, name).relative_to(self._folder).as_posix() for name in names)
+
+    def remove(self, name: str, sha256: str | None = None) -> None:
+        """Remove a file here, where `sha256` is given only if it has these bytes; StorageError."""
+        path = self._folder / name
+        with durable.storing(path):
+            if sha256 is None or (path.is_file() and _digest(path.read_bytes()) == sha256):
+                path.unlink(missing_ok=True)
+
+    def _there(self, name: str, cause: StorageError | None = None) -> bytes | None:
+        """Return the bytes of an object, None when there is none; AwayError, which says the `cause` if there is one."""
+        try:
+            return read(self._store, self._address.below(name))
+        except StorageError as error:
+            raise AwayError(cause or error) from error
+
+    def _explained(self, picture: Picture, error: StorageError) -> Exception:
+        """Return what a refusal means: whether another object is in the way."""
+        if picture.there is None and not isinstance(error, PassingError):
+            there = self._there(picture.name, error)
+            if there is not None and _digest(there) != picture.sha256:
+                return RefusedError(self._taken(picture))
+        return AwayError(error)
+
+    def _taken(self, picture: Picture) -> str:
+        return f"{self.to}/{picture.name} is another object, not of this folder: move it away"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

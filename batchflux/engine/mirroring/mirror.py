@@ -1,0 +1,322 @@
+"""Which pictures are put into the bucket, and when: those that are done as they are done, and what earlier runs left.
+
+A picture passes four steps, each on record before the next: an older one of ours makes way, the picture is put, that is
+written down, and with `keep_local: false` its file is removed. While the bucket is away one picture at a time asks
+whether it is there again, less and less often; nothing that is paid for waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError
+from batchflux.errors import StopRun
+from batchflux.failpoints import reach
+from batchflux.ledger.books.mirrored import AWAY, Picture, named_so, note_mirrored, window, with_objects
+from batchflux.ledger.tables import set_meta
+from batchflux.models import Status
+from batchflux.transport.threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from batchflux.ledger.books.mirrored import MirrorUse
+    from batchflux.ledger.connection import Database
+    from batchflux.models import Outcome
+
+T = TypeVar("T")
+AT_ONCE = 16  # pictures that are put
+FRESH = 4096  # pictures that are remembered until there is time for them; the ledger knows of all
+_LOOKED_UP = 256  # of them at once
+_REFUSALS = 1000  # after so many refusals the rest would be refused, too
+_TRIES = 3  # of a picture that fails while others get through
+_PAUSES = 1.0, 60.0  # seconds between two questions whether the bucket is there: the first, the longest
+_PAUSE_AT_END = 5.0  # the longest once all else is done
+PATIENCE = 60.0  # seconds at the end in which nothing gets through until the rest is left to the next run
+_TOLD = 3  # failures one after another from which on the bucket is said to be away
+
+
+class Mirror:
+    """Puts a folder's pictures into its bucket, while `beside` is entered and at its end; then `follow` puts files.
+
+    `event` is told what is worth a line in the log. `brings_back`: files were removed here in earlier runs, and are
+    wanted again. `why` says why the bucket is away, while it is.
+    """
+
+    def __init__(
+        self,
+        bucket: MirrorBucket,
+        database: Database,
+        event: Callable[..., None],
+        *,
+        keep_local: bool = True,
+        brings_back: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.to, self.why = bucket.to, ""
+        self._bucket, self._database, self._event, self._now = bucket, database, event, now
+        self._keep_local, self._brings_back = keep_local, brings_back
+        self._clock = asyncio.get_running_loop().time
+        self._fresh: deque[Picture] = deque()
+        self._ready: deque[Picture] = deque()
+        self._at_hand: set[str] = set()  # the names of those that are ready or under way
+        self._after: int | None = 0  # the job from which on the ledger is read; None: all of it was
+        self._overflowed = False  # more came than are remembered: the ledger is read once more
+        self._reading, self._asking = asyncio.Lock(), asyncio.Lock()
+        self._news, self._ending, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._refused: dict[str, str] = {}
+        self._gone = 0
+        self._put = 0
+        self._failed: dict[str, tuple[int, int]] = {}  # how often a picture failed, and how many had got through then
+        self._in_a_row, self._pause, self._since = 0, 0.0, 0.0
+        self._threads = ThreadPoolExecutor(AT_ONCE, "batchflux-mirror")
+
+    def note(self, outcome: Outcome) -> None:
+        """Take up the picture of a job that has just ended, if it has one."""
+        stored = outcome.stored
+        if outcome.status is not Status.DONE or stored is None:
+            return
+        if len(self._fresh) < FRESH:
+            self._fresh.append(Picture(stored.file_name, stored.sha256))
+        else:
+            self._overflowed = True
+        self._news.set()
+
+    def stop(self) -> None:
+        """Put what is under way, and no more."""
+        for event in (self._stopped, self._ending, self._news):
+            event.set()
+
+    def waiting(self) -> str | None:
+        """Return what the end of the run waits for, None before it."""
+        if not self._ending.is_set() or self._stopped.is_set():
+            return None
+        return f"for {self.to}: {self.why}" if self.why else f"for the last pictures to be in {self.to}"
+
+    @asynccontextmanager
+    async def beside(self, on_fault: Callable[[StopRun], object]) -> AsyncIterator[None]:
+        """Put pictures while this is entered, and what is left at its end, as long as the bucket is there.
+
+        `on_fault` is told when the ledger cannot be written any more; that is raised at the end, too.
+        """
+        tasks = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]
+        tasks += [] if self._keep_local else [asyncio.create_task(self._sweep())]
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.stop()
+                on_fault(error if isinstance(error, StopRun) else StopRun("bug", f"batchflux failed: {error!r}"))
+
+        for task in tasks:
+            task.add_done_callback(ended)
+        try:
+            yield
+            self._since = self._clock()
+            self._ending.set()
+            self._news.set()
+            await asyncio.gather(*tasks)
+            await self._note_brought_back()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._event("mirror_ended", put=self._put, refused=len(self._refused), why=self.why)
+
+    async def follow(self, names: Iterable[str]) -> None:
+        """Put files of the folder over those of the run before, unless it was stopped or the bucket is away."""
+        if self._stopped.is_set() or self.why:
+            return
+        try:
+            for name in names:
+                known = (await self._now_in_ledger(partial(with_objects, pictures=[Picture(name, "")])))[0].there
+                digest = await in_thread(partial(self._bucket.put_file, name, known))
+                if digest is not None:
+                    await self._noted(name, digest)
+        except AwayError as error:
+            self.why = str(error)
+            self._event("mirror_away", message=f"{self.to} is not there: {error}")
+
+    def verdict(self, use: MirrorUse, reason: str, message: str, code: int) -> tuple[str, str, int]:
+        """Return reason, message and exit code of a run, with what is not in the bucket."""
+        refused = len(self._refused)
+        waiting = max(0, use.left - self._gone - refused)
+        if refused:
+            first = next(iter(self._refused.values()))
+            message = f"{message} {_count(refused, 'cannot', 'cannot')} be put into {self.to}: {first}, then run again."
+            code = code or 1
+        if waiting or (self.why and not refused):
+            why = f" ({self.why})" if self.why else ""
+            what = f"{_count(waiting, 'is', 'are')} not in {self.to} yet" if waiting else f"{self.to} is behind"
+            message = f"{message} {what}{why}; run again to put them there."
+            reason, code = ("mirror", 3) if code in {0, 1} else (reason, code)
+        return reason, message, code
+
+    async def _work(self) -> None:
+        while (picture := await self._next()) is not None:
+            if not self.why:
+                await self._attempt(picture)
+                continue
+            async with self._asking:
+                if self.why:
+                    await self._wait()
+                if not self._stopped.is_set():
+                    await self._attempt(picture)
+
+    async def _next(self) -> Picture | None:
+        """Return a picture to put; None: there is no more, or it is left to the next run."""
+        while not self._stopped.is_set():
+            if self._ready:
+                return self._ready.popleft()
+            async with self._reading:
+                if self._ready or await self._read():
+                    continue
+                if self._ending.is_set():
+                    return None
+                self._news.clear()
+                await self._news.wait()
+        return None
+
+    async def _read(self) -> bool:
+        """Make pictures ready, or some way to them; False when there are none."""
+        if self._fresh:
+            fresh = [self._fresh.popleft() for _ in range(min(len(self._fresh), _LOOKED_UP))]
+            found = await self._database.submit(partial(with_objects, pictures=fresh))
+            self._add(one for one in found if not one.mirrored)
+            for one in found:
+                if one.mirrored and not self._keep_local:  # it was made again, and is the same
+                    await self._in_thread(partial(self._bucket.remove, one.name, one.sha256))
+            return True
+        if self._after is None and self._overflowed:
+            self._after, self._overflowed = 0, False
+        if self._after is None:
+            return False
+        found, self._after = await self._database.submit(partial(window, after=self._after, every=self._brings_back))
+        if self._brings_back:
+            found = await self._in_thread(lambda: [one for one in found if not self._settled(one)])
+        self._add(found)
+        return True
+
+    def _settled(self, picture: Picture) -> bool:
+        return picture.mirrored and self._bucket.has_file(picture.name)
+
+    def _add(self, pictures: Iterable[Picture]) -> None:
+        for one in pictures:
+            if one.name not in self._at_hand and one.name not in self._refused:
+                self._at_hand.add(one.name)
+                self._ready.append(one)
+
+    async def _attempt(self, picture: Picture) -> None:
+        asked = bool(self.why)
+        try:
+            if picture.mirrored:
+                await self._in_thread(partial(self._bucket.bring_back, picture))
+            else:
+                await self._mirrored(picture)
+        except AwayError as error:
+            self._fails(picture, str(error), asked=asked)
+            return
+        except RefusedError as error:
+            self._refuse(picture, str(error))
+        self._at_hand.discard(picture.name)
+        self._failed.pop(picture.name, None)
+        self._gets_through()
+
+    async def _mirrored(self, picture: Picture) -> None:
+        if picture.there is not None:
+            await self._make_way(picture)
+        copied = False
+        if not await self._in_thread(partial(self._bucket.put, picture)):
+            name = await self._database.submit(partial(named_so, sha256=picture.sha256))
+            if name is None:
+                self._gone += 1  # the run itself says what becomes of its job
+                return
+            data = await self._in_thread(partial(self._bucket.fetch, picture, name))
+            copied = await self._in_thread(partial(self._bucket.put, picture, data))
+        await self._noted(picture.name, picture.sha256)
+        reach("mirror.recorded")
+        self._put += 1
+        if not self._keep_local:
+            await self._in_thread(partial(self._bucket.remove, picture.name))
+            reach("mirror.removed")
+        elif copied:
+            await self._in_thread(partial(self._bucket.bring_back, picture))
+
+    async def _make_way(self, picture: Picture) -> None:
+        """Let an older object of ours lie under another name, too, before a picture is put over it."""
+        there = await self._in_thread(partial(self._bucket.replaced, picture))
+        kept = await self._database.submit(partial(named_so, sha256=picture.there or "", but=picture.name))
+        if there is not None and kept is None:
+            name = await self._in_thread(partial(self._bucket.set_aside, picture, there))
+            await self._noted(name, picture.there or "")
+
+    def _fails(self, picture: Picture, why: str, *, asked: bool) -> None:
+        """Try a picture again later; less and less often while none gets through."""
+        times, put = self._failed.get(picture.name, (0, -1))
+        times += put != self._put
+        if times > _TRIES and not asked:
+            self._failed.pop(picture.name)
+            self._at_hand.discard(picture.name)
+            self._refuse(picture, why)
+            return
+        self._failed[picture.name] = times, self._put
+        self._ready.append(picture)
+        first, longest = _PAUSES
+        self._pause = min(2 * self._pause, longest) if asked else self._pause or first
+        self.why, self._in_a_row = why, self._in_a_row + 1
+        if self._in_a_row == _TOLD:
+            self._event("mirror_away", message=f"{self.to} is not there, pictures are kept here meanwhile: {why}")
+        if self._ending.is_set() and self._clock() - self._since >= PATIENCE:
+            self.stop()
+
+    def _gets_through(self) -> None:
+        if self._in_a_row >= _TOLD:
+            self._event("mirror_back", message=f"{self.to} is there again.")
+        self.why, self._in_a_row, self._pause, self._since = "", 0, 0.0, self._clock()
+
+    def _refuse(self, picture: Picture, why: str) -> None:
+        self._refused[picture.name] = why
+        self._event("mirror_refused", name=picture.name, message=why)
+        if len(self._refused) >= _REFUSALS:
+            self.stop()
+
+    async def _wait(self) -> None:
+        """Wait until the bucket is asked again: not for long at the end."""
+        ending = self._ending.is_set()
+        seconds = min(self._pause, _PAUSE_AT_END) if ending else self._pause
+        with suppress(TimeoutError):
+            await asyncio.wait_for((self._stopped if ending else self._ending).wait(), seconds)
+
+    async def _sweep(self) -> None:
+        """Remove the files of pictures that are in the bucket and on record: a kill may have left some."""
+        names = self._bucket.files()
+        while batch := await self._in_thread(lambda: [Picture(name, "") for name in islice(names, _LOOKED_UP)]):
+            for one in await self._database.submit(partial(with_objects, pictures=batch)):
+                if one.there is not None:
+                    await self._in_thread(partial(self._bucket.remove, one.name, one.there))
+            if self._stopped.is_set():
+                return
+
+    async def _note_brought_back(self) -> None:
+        if self._brings_back and not (self._stopped.is_set() or self._refused):
+            await self._database.submit(partial(set_meta, name=AWAY, value="0"))
+
+    def _noted(self, name: str, sha256: str) -> asyncio.Future[None]:
+        return self._database.submit(partial(note_mirrored, name=name, sha256=sha256, at=self._now()))
+
+    def _now_in_ledger(self, operation: Callable[[Any], T]) -> asyncio.Future[T]:
+        return self._database.submit(operation)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await in_thread(work, self._threads)
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"1 picture {one}" if number == 1 else f"{number:,} pictures {more}"
