@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 TRUSTED = 86_400.0  # seconds that what was put into a bucket is taken to be there: a rule of the bucket may end it
+DOUBTED = frozenset({Code.INVALID_REQUEST, Code.BAD_ANSWER, Code.NO_IMAGE})  # as APIs say that a link leads nowhere
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
 
@@ -121,11 +122,12 @@ class Uploads:
             raise
 
     async def _done(self, run: JobRun, lease: Lease) -> Job:
-        job, wire = run.work.job, run.service.wire(run.work.job)
-        if self._buckets is not None and wire.takes_links(job):
-            job = job.with_references(tuple([await self._put(image, self._buckets) for image in job.references]))
-        else:
-            job = await with_bytes(self._world, job)
+        job, buckets = run.work.job, self._buckets
+        if buckets is not None and any(map(buckets.published.concerns, job.references)):
+            if run.service.wire(job).takes_links(job):
+                job = job.with_references(tuple([await self._put(image, buckets) for image in job.references]))
+            else:
+                job = await with_bytes(self._world, job)
         return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
 
     async def signed(self, job: Job) -> Job:
@@ -136,7 +138,7 @@ class Uploads:
         return job.with_references(tuple([await self._linked(image) for image in job.references]))
 
     async def _linked(self, image: Reference) -> Reference:
-        if self._buckets is None or image.address is None:
+        if self._buckets is None or image.address is None or not self._buckets.published.signs(image):
             return image
         with _usable(self._world):
             return replace(image, url=await self._buckets.sign(image.address))
@@ -155,6 +157,15 @@ class Uploads:
                     address = await buckets.put(image)
                 await ledger.uploaded(where, digest, address, self._world.now() + TRUSTED)
         return replace(image, url=published.url_of(published.address(image)))
+
+    async def doubt(self, job: Job, code: Code) -> None:
+        """Have what is published of a job put again before it is sent again: its API may have found nothing there."""
+        if self._buckets is None or self._buckets.published.to is None or code not in DOUBTED:
+            return
+        for image in job.references:
+            if image.path is not None and image.url is not None:
+                address = self._buckets.published.address(image)
+                await self._world.ledger.uploaded(*_published(image, self._buckets), address, 0.0)
 
     async def known(self, run: JobRun, job: Job, lease: Lease) -> Job:
         """Return a job as it was sent by an earlier run, with the URLs that were had for its references then."""

@@ -57,6 +57,16 @@ class Published:
         """Whether a reference is put into the bucket for an API that takes links."""
         return self.to is not None and image.url is None and image.fault is None and image.sha256 is not None
 
+    def concerns(self, image: Reference) -> bool:
+        """Whether anything is to be done about a reference: it is put into a bucket, or lies in one."""
+        return image.address is not None or self.takes(image)
+
+    def signs(self, image: Reference) -> bool:
+        """Whether the link to a reference is to be signed; what an API calls a file that was uploaded to it is not."""
+        if image.address is None or image.path is None:
+            return image.address is not None
+        return self.to is not None and image.address == self.address(image)
+
     def address(self, image: Reference) -> str:
         """Return the address of what is sent of a local reference."""
         sent = image.copy or image
@@ -74,8 +84,8 @@ class Published:
 
     def _shown(self, image: Reference) -> Reference:
         url = self.url_of(self.address(image)) if self.takes(image) else image.url
-        unsigned = url is not None and not url.lower().startswith("http")
-        return image if url is None else replace(image, url=f"{url}{UNSIGNED}" if unsigned else url)
+        made = replace(image, url=url)
+        return made if made.address is None else replace(made, url=f"{url}{UNSIGNED}")
 
 
 @dataclass(slots=True, kw_only=True)
