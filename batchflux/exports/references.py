@@ -21,18 +21,19 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
 from batchflux.engine.retry import Retrying, Tries
-from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
+from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError, UsageError
 from batchflux.exports.base import Photo
 from batchflux.exports.places import STORE
 from batchflux.exports.redo_manifest import job_of
 from batchflux.folders.pictures import changed
 from batchflux.manifest.identity import former_key, key_of_job
-from batchflux.manifest.kept import kept
+from batchflux.manifest.kept import kept, stores_of_folder
 from batchflux.manifest.parts import ReferencesConfig
 from batchflux.manifest.reading.yaml_nodes import Scalar, Table
 from batchflux.models import Reference
 from batchflux.output.base import SUFFIXES
 from batchflux.output.durable import unreadable
+from batchflux.output.stores.base import Address, in_bucket, read
 from batchflux.photos import joined, on_disk
 from batchflux.photos.facts import Kind, kind_of
 from batchflux.photos.steps import Settings
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from batchflux.exports.places import Place
     from batchflux.ledger.tables import Known
     from batchflux.models import Job
+    from batchflux.output.stores.opening import Stores
 
 MOST_BYTES = 100 << 20  # of a picture behind a link
 _HEAD = 64  # bytes that tell a kind
@@ -68,7 +70,7 @@ class References:
 
     def __init__(self, out: Path, base: Path | None, place: Place, allow_hosts: Sequence[str] = ()) -> None:
         self._base, self._settings = base, _settings_of(out)
-        self._links = _Links(place, allow_hosts)
+        self._links = _Links(place, allow_hosts, stores_of_folder(out, base, os.environ))
         self._apis = [*dict.fromkeys(api for api, _ in providers()), "simulator"]
 
     def __enter__(self) -> Self:
@@ -136,8 +138,8 @@ class References:
 class _Links:
     """Fetches what links lead to, each once, into a place; in a thread with a loop of its own, once there is one."""
 
-    def __init__(self, place: Place, allow_hosts: Sequence[str]) -> None:
-        self._place = place
+    def __init__(self, place: Place, allow_hosts: Sequence[str], stores: Stores) -> None:
+        self._place, self._stores = place, stores
         self._options = TransportOptions(
             base_url=_NOWHERE,
             timeout=60,
@@ -201,6 +203,8 @@ class _Links:
         return await Retrying(_pause, asyncio.sleep)(lambda: self._bytes(url), Tries())
 
     async def _bytes(self, url: str) -> bytes:
+        if in_bucket(url):
+            return await asyncio.to_thread(self._read_object, Address.of(url))
         fetched = await self._transport.fetch(url)
         if fetched.data is not None:
             return fetched.data
@@ -209,6 +213,15 @@ class _Links:
             return await asyncio.to_thread(path.read_bytes)
         finally:
             await asyncio.to_thread(path.unlink)
+
+    def _read_object(self, address: Address) -> bytes:
+        try:
+            data = read(self._stores.at(address), address.key)
+        except (StorageError, UsageError) as error:
+            raise JobError(Code.DOWNLOAD, str(error), final=True) from None
+        if data is None:
+            raise JobError(Code.DOWNLOAD, f"{address} is not there", final=True)
+        return data
 
     def _run(self, work: Coroutine[Any, Any, str]) -> Future[str]:
         if self._loop is None:
