@@ -78,7 +78,7 @@ def test_local_photos_travel_as_signed_links_with_seeds_and_ratios(
     name = published(bucket)
     planned = program("plan", name)
     assert planned.code == 0, planned.said
-    assert f"publish           2  photos, 0.0 MB, to {bucket.bucket}/refs" in planned.out
+    assert f"publish           2  to be put below {bucket.bucket}/refs, 0.0 MB, each once for ever" in planned.out
     assert f'"prompt": "{bucket.bucket}/{key_of("a")}?signature make a1 #url"' in planned.out
     assert bucket.objects() == {}
     ended = program("run", name)
