@@ -129,6 +129,7 @@ def manifest() -> Iterable[str]:
     named |= {"references": "ReferencesConfig"} if "ReferencesConfig" in parts else {}
     for key, part in named.items():
         yield from section(f"`{key}`", parts[part], skip=())
+    yield from section("`stores`, of each bucket", parts["StoreConfig"], skip=())
     yield from section("Fields of a job, also in `defaults`", parts["Defaults"], skip=())
     yield from section("Besides, on an element of `jobs`", parts["JobEntry"], skip=parts["Defaults"]["properties"])
     yield ""

@@ -20,6 +20,8 @@ POINTS = frozenset(
     {
         "commit.begun",  # the ledger's statements are executed, the commit is not made
         "commit.made",
+        "reference.publishing",  # its bytes are at hand, and nowhere else yet
+        "reference.published",  # they are in the bucket; the ledger does not know of it yet
         "attempt.intended",  # recorded; the request has not left
         "request.leaving",
         "request.sent",  # one that may cost money
@@ -58,6 +60,7 @@ POINTS = frozenset(
         "whole.replaced",
         "export.written",  # a file of an export: beside its place
         "export.placed",
+        "export.recorded",  # what is in a bucket is on record there
         "moves.taken_up",
         "moves.recorded",
         "moves.put_down",

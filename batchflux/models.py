@@ -39,11 +39,11 @@ class Status(StrEnum):
 class Reference:
     """One reference image of a job: a URL, or a local file with the hex digest of its bytes.
 
-    Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
-    bytes say (`image/png`, ...), or what its copy will be, `size` how many bytes it has, where known. Of a file that
-    cannot be read, `sha256` is None and `fault` says why in one sentence. `settings` is what the manifest says under
-    `references` of local files, as JSON. `steps` are what is done to the photo before it is sent; `copy` is what is
-    sent in its place, once it is known.
+    One of `url` and `path` (absolute) is set; both of a file that was put at `url`. `source` is what the user
+    wrote, `media_type` what a file's first bytes say (`image/png`, ...), or what its copy will be, `size` how many
+    bytes it has, where known. Of a file that cannot be read, `sha256` is None and `fault` says why in one sentence.
+    `settings` is what the manifest says under `references` of local files, as JSON. `steps` are what is done to the
+    photo before it is sent; `copy` is what is sent in its place, once it is known.
     """
 
     source: str
@@ -56,6 +56,11 @@ class Reference:
     settings: str = ""
     steps: tuple[str, ...] = ()
     copy: Reference | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Its URL, where that is an address in a bucket (s3://...): a signed link, or the bytes, are sent for it."""
+        return self.url if self.url and "://" in self.url and self.url[:4].lower() != "http" else None
 
     @property
     def digests(self) -> Iterator[str]:

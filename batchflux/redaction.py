@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from batchflux.errors import JobError
+    from batchflux.models import Reference
 
 HIDDEN = "***"
 _TELLING_START = 6  # characters; a shorter beginning of a secret gives nothing away
@@ -31,6 +32,12 @@ _SECRET_NAME = re.compile(
 _RANDOM = 20
 _MAY_HOLD_SECRETS = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+_BUCKET = re.compile(r"(?!(?:https?|wss?|ftps?)://)[a-z][a-z0-9+.-]*://")  # there `?` and `#` are letters of a key
+
+_BEHIND = r"(?:\.\w{1,5})?(?:\?|%3[Ff]|\\+u003[Ff])"  # between the name of an object and its query
+_QUOTED = 3  # times that a link may be, less one: as it is, in a URL, and in a URL within a URL
+_SLASH = r"(?:\\*/|%2[Ff])"
+_REST = r"(?:\\+u00[0-9a-fA-F]{2}|[^\s\"'<>\\)\]}])+"  # of a URL, as JSON may write it
 
 _WITHIN_CODES = re.compile(r"[\s-]+")
 
@@ -50,7 +57,7 @@ _NAMED = re.compile(
 
 def redacted(url: str) -> str:
     """Return the URL, without user and password, and without query and fragment when they carry a secret."""
-    if not _MAY_HOLD_SECRETS.search(url):
+    if not _MAY_HOLD_SECRETS.search(url) or _BUCKET.match(url):
         return url
     try:
         parts = urlsplit(url)
@@ -74,6 +81,29 @@ def queries(references: Iterable[str | None], webhook: str | None) -> list[str]:
     signed = [url for url in references if url is not None and redacted(url) != url]
     found = [url.partition("#")[0].partition("?")[2] for url in (*signed, webhook or "")]
     return [query for query in found if len(query) >= _ENCODED]
+
+
+def without_links(text: str, references: Iterable[Reference]) -> str:
+    """Return a text without what makes links to these references keys to them: their queries, where they are signed.
+
+    Those of links that were signed before are found by what is there: the digest of a local one, the key in a bucket.
+    """
+    images = tuple(references)
+    text = hushed(text, queries((image.url for image in images), None))
+    for name in {name for image in images for name in _names(image)}:
+        text = re.sub(rf"({name}{_BEHIND}){_REST}", rf"\1{HIDDEN}", text)
+    return text
+
+
+def _names(image: Reference) -> Iterator[str]:
+    """Yield what matches the name of a reference in links to it, however these are written."""
+    yield from image.digests
+    key = image.address and image.address.partition("://")[2].partition("/")[2]
+    for times in range(_QUOTED) if key else ():
+        parts = (key or "").split("/")
+        for _ in range(times):
+            parts = list(map(quote, parts))
+        yield _SLASH.join(map(re.escape, parts))
 
 
 def hushed(text: str, secrets: Iterable[str]) -> str:

@@ -52,6 +52,7 @@ from batchflux.output.base import CARD, LEDGER, MANIFEST, METADATA, RESULTS, RUN
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
+from batchflux.photos import Buckets
 from batchflux.planner import Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
@@ -237,6 +238,8 @@ class _Run:
             executor = await open_executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
+            buckets = Buckets(self.manifest.buckets(self.options.environ), self.books.photos, self.manifest.published)
+            stack.callback(buckets.close)
             world = World(
                 executor=executor,
                 ledger=self.ledger,
@@ -245,6 +248,7 @@ class _Run:
                 gate=self.gate,
                 random=random.Random(),
                 ready=self.books.photos.ready,
+                buckets=buckets,
                 room=mark.check,
                 wakes=await self._receive(stack, wakes, executor),
             )

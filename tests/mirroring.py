@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
     from tests.stores import Served
 
-PREFIX = "spring/run"
+PREFIX = "spring"  # and behind it the folder's name
 
 
-def mirror(out: Path, served: Served, names: Iterable[str] | None = None, *, keep: bool = False) -> str:
+def mirror(
+    out: Path, served: Served, names: Iterable[str] | None = None, *, keep: bool = False, at: str | None = None
+) -> str:
     """Put pictures of a folder, by default all below images/, into a bucket and remove them; return the address."""
-    address, store = f"{served.bucket}/{PREFIX}", served.store()
+    prefix, store = f"{PREFIX}/{at or out.name}", served.store()
+    address = f"{served.bucket}/{prefix}"
     with closing(connect(out / "ledger.db")) as connection:
         set_meta(connection, "mirror", address)
         for name in names or sorted(str(path.relative_to(out)) for path in (out / "images").rglob("*.*")):
             data = (out / name).read_bytes()
             digest = hashlib.sha256(data).hexdigest()
-            store.put(f"{PREFIX}/{name}", data, digest)
+            store.put(f"{prefix}/{name}", data, digest)
             connection.execute("INSERT OR REPLACE INTO mirrored VALUES (?, ?, 0)", (name, digest))
             if not keep:
                 (out / name).unlink()

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -219,29 +219,29 @@ def _loop() -> Iterator[_Loop]:
     loop.close()
 
 
-class Oss:
-    """What Aliyun OSS refuses: path style, If-None-Match, and its default domain where `closed`.
+class StandIn:
+    """Objects by key behind HTTP, where clouds speak alike; what tells them apart is in the attributes.
 
-    A host `NAME.oss-….aliyuncs.com` is bucket NAME (its clients come by `http_proxy`), any other the one bucket's own
-    domain. With `versioned`, the create-only header says nothing, as there.
+    `create` is the header of a create, and how one is refused; `meta` begins the names of metadata's headers.
     """
+
+    create = ("If-None-Match", "*", 409, "BlobAlreadyExists")
+    meta = "x-ms-meta-"
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.closed = self.versioned = False
 
     async def answer(self, request: web.Request) -> web.Response:
-        host, key = request.url.host or "", request.url.path.lstrip("/")
         self.requests.append((request.method, str(request.url), dict(request.headers)))
         body = await request.read()
-        if re.fullmatch(r"(s3\.)?oss-[a-z0-9-]+\.aliyuncs\.com", host):
-            return _refusal(403, "SecondLevelDomainForbidden", "Please use virtual hosted style to access.")
-        if self.closed and host.endswith(".aliyuncs.com"):
-            return _refusal(400, "PublicEndpointForbidden", "This endpoint is not for public access.")
-        if "If-None-Match" in request.headers:
-            return _refusal(501, "NotImplemented", "A header implies functionality that is not there.")
-        return self._done(request, key, body)
+        return self.refused(request) or self._done(request, self.key_of(request), body)
+
+    def key_of(self, request: web.Request) -> str:
+        return request.url.path.lstrip("/").partition("/")[2]
+
+    def refused(self, request: web.Request) -> web.Response | None:
+        return None
 
     def _done(self, request: web.Request, key: str, body: bytes) -> web.Response:
         if request.method == "PUT":
@@ -260,15 +260,19 @@ class Oss:
         return web.Response(body=data, headers=headers)
 
     def _put(self, request: web.Request, key: str, body: bytes) -> web.Response:
-        create = request.headers.get("x-oss-forbid-overwrite") == "true" and not self.versioned
-        if create and key in self.objects:
-            return _refusal(409, "FileAlreadyExists", "The object already exists.")
-        if source := request.headers.get("x-amz-copy-source"):
-            self.objects[key] = self.objects[unquote(source).partition("/")[2]]
+        header, value, status, code = self.create
+        if request.headers.get(header) == value and key in self.objects:
+            return _refusal(status, code, "The object already exists.")
+        if (copied := request.headers.get("x-amz-copy-source")) is not None:
+            source = unquote(copied).partition("/")[2]
+            if source not in self.objects:
+                return _refusal(404, "NoSuchKey", "The specified key does not exist.")
+            self.objects[key] = self.objects[source]
             return web.Response(text="<CopyObjectResult/>", content_type="application/xml")
-        kept = {name: value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
+        kept = {name: value for name, value in request.headers.items() if name.lower().startswith(self.meta)}
         self.objects[key] = (body, {**kept, "Content-Type": request.content_type})
-        return web.Response(headers={"ETag": _etag(body)})
+        headers = {"ETag": _etag(body), "Last-Modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
+        return web.Response(status=201 if self.meta == "x-ms-meta-" else 200, headers=headers)
 
     def _listed(self, prefix: str) -> web.Response:
         found = "".join(
@@ -279,6 +283,42 @@ class Oss:
         )
         text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
         return web.Response(text=text, content_type="application/xml")
+
+
+class Google(StandIn):
+    """What Google Cloud Storage does of that."""
+
+    create = ("x-goog-if-generation-match", "0", 412, "PreconditionFailed")
+    meta = "x-goog-meta-"
+
+
+class Oss(StandIn):
+    """What Aliyun OSS refuses: path style, If-None-Match, and its default domain where `closed`.
+
+    A host `NAME.oss-….aliyuncs.com` is bucket NAME (its clients come by `http_proxy`), any other the one bucket's own
+    domain. Once it keeps versions, the header of a create says nothing, as there.
+    """
+
+    create = ("x-oss-forbid-overwrite", "true", 409, "FileAlreadyExists")
+    meta = "x-amz-meta-"
+    closed = False
+
+    def version(self) -> None:
+        """Begin to keep versions."""
+        self.create = ("", "", 0, "")
+
+    def key_of(self, request: web.Request) -> str:
+        return request.url.path.lstrip("/")
+
+    def refused(self, request: web.Request) -> web.Response | None:
+        host = request.url.host or ""
+        if re.fullmatch(r"(s3\.)?oss-[a-z0-9-]+\.aliyuncs\.com", host):
+            return _refusal(403, "SecondLevelDomainForbidden", "Please use virtual hosted style to access.")
+        if self.closed and host.endswith(".aliyuncs.com"):
+            return _refusal(400, "PublicEndpointForbidden", "This endpoint is not for public access.")
+        if "If-None-Match" in request.headers:
+            return _refusal(501, "NotImplemented", "A header implies functionality that is not there.")
+        return None
 
 
 def _etag(data: bytes) -> str:
@@ -307,10 +347,9 @@ class ServedOss(Served):
         return self.endpoint
 
 
-@pytest.fixture
-def oss(_loop: _Loop) -> Iterator[ServedOss]:
-    """A bucket on a stand-in for Aliyun OSS."""
-    server = Oss()
+@contextmanager
+def standing_in(loop: _Loop, server: StandIn) -> Iterator[str]:
+    """Let a stand-in listen; yield its address."""
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{key:.*}", server.answer)
     runner = web.AppRunner(app, access_log=None)
@@ -322,9 +361,16 @@ def oss(_loop: _Loop) -> Iterator[ServedOss]:
         assert isinstance(port, int)
         return port
 
-    port = _loop.run(begin())
-    yield ServedOss(bucket=f"oss://{_fresh()}", endpoint=f"http://127.0.0.1:{port}", style="domain", server=server)
-    _loop.run(runner.cleanup())
+    yield f"http://127.0.0.1:{loop.run(begin())}"
+    loop.run(runner.cleanup())
+
+
+@pytest.fixture
+def oss(_loop: _Loop) -> Iterator[ServedOss]:
+    """A bucket on a stand-in for Aliyun OSS."""
+    server = Oss()
+    with standing_in(_loop, server) as endpoint:
+        yield ServedOss(bucket=f"oss://{_fresh()}", endpoint=endpoint, style="domain", server=server)
 
 
 class Fault(NamedTuple):

@@ -143,7 +143,7 @@ def report(out: Path, sign: int | None) -> None:
         written = write_report(out, started, sign)
     click.echo(place(str(written.path)))
     if sign:
-        until = "There is no mirror, so nothing is signed." if written.signed_until is None else _signed(written)
+        until = "No picture needs a signed link." if written.signed_until is None else _signed(written)
         click.echo(until, err=True)
     click.echo(f"{count(written.rows, 'job')}, {count(written.thumbs, 'thumbnail')} made.", err=True)
     if missing := len(written.missing):
@@ -193,9 +193,9 @@ def prune(out: Path, *, yes: bool) -> None:
     """List pictures of jobs that the manifest of the output folder OUT lists no longer; with --yes move them.
 
     They go to OUT/.replaced/, and come back by themselves, without being paid again, when their jobs are listed again.
-    Nothing is deleted; rejected/ and answers/ stay.
+    Nothing is deleted; rejected/ and answers/ stay, and so does all that is in the bucket of output.mirror.
     """
-    moves = set_unlisted_aside(out) if yes else listed_no_longer(out)
+    moves, apart = set_unlisted_aside(out) if yes else listed_no_longer(out)
     click.echo("".join(f"{move.source}\n" for move in moves), nl=False)
     said = f"{count(len(moves), 'picture')} of jobs that are no longer listed"
     done = (
@@ -204,6 +204,8 @@ def prune(out: Path, *, yes: bool) -> None:
         else f"batchflux prune {place(str(out))} --yes moves them to .replaced/"
     )
     click.echo(f"{said}; {done}." if moves else f"{said}.", err=True)
+    if apart:
+        click.echo(f"{count(apart, 'more picture')} of such jobs in the mirror alone; nothing moves there.", err=True)
 
 
 @click.command("export-review")

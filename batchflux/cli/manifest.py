@@ -83,7 +83,7 @@ OPTIONS = (  # that `plan` and `run` share
 
 
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
+    """Add MANIFEST and its options; the command gets `load: Callable[..., Manifest]` and `selection: Selection`."""
 
     @wraps(function)
     def wrapper(**given: Any) -> Any:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from codecs import BOM_UTF8
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
-def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes: bool, **shown: Any) -> int:
+def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **shown: Any) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
@@ -61,7 +62,7 @@ def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes:
     settle(manifest, asks=asks)
     if asks and not yes and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
-    options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
+    options = RunOptions(selection=selection, signals=True, watcher=progress, reload=partial(load, path=manifest))
     with ExitStack() as stack:
         stack.callback(progress.close)
         if watch:

@@ -26,6 +26,7 @@ TOPICS = {
     "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
     "webhooks": "APIs call when a task has ended, so that it need not be asked for so often",
     "networks": "proxies, certificates, keys and where they are looked up",
+    "stores": "buckets: addresses, keys, S3 and its kin, Aliyun, what is secret",
     "reconcile": "a folder beside the provider's own books: what was billed, and what differs",
     "review": "judging, redoing and handing over",
     "guarantees": "what is promised, and the tests that show it",

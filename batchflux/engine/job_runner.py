@@ -23,7 +23,7 @@ from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
 from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted
-from batchflux.redaction import hushed, tidy
+from batchflux.redaction import hushed, tidy, without_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,12 +253,13 @@ class JobRunner:
             raise
 
     async def _made(self, run: JobRun, *, retried: bool) -> Link | str:
-        attempt, job = await (self._taken_up(run) if run.resumes else self._departure(run))
+        attempt = await (self._taken_up(run) if run.resumes else self._departure(run))
+        job = attempt.job
         run.attempt = attempt.number
         try:
             try:
                 with run.service.times.watch(job.id, None if run.resumes else job.model):
-                    exchanged = await self._asked(run, attempt, job)
+                    exchanged = await self._asked(run, attempt)
                 kept = await self._captured(run, attempt, exchanged)
             except JobError as error:
                 await self._failed(run, attempt, error)
@@ -280,9 +281,9 @@ class JobRunner:
             self._rules.deadline.took(self._clock() - attempt.began)
         return kept
 
-    async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
+    async def _asked(self, run: JobRun, attempt: Attempt) -> Exchanged:
         """Submit a job and follow its task, or follow the task of an earlier run, to the picture."""
-        provider = run.service.wire(job)
+        job, provider = attempt.job, run.service.wire(attempt.job)
         if run.resumes and run.work.batched is not None:
             return await read_answer(provider, job, run.work.batched)
         if run.resumes:
@@ -334,46 +335,45 @@ class JobRunner:
 
     async def _received(self, run: JobRun, finished: Finished, cost: int | None, took: float | None = None) -> Received:
         """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
-        asset, run.more = finished.asset, finished.more
+        asset, prompt, run.more = finished.asset, finished.revised_prompt, finished.more
         return Received(
             asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
             cost=cost,
             api_seconds=took,
             seed_used=finished.seed,
-            revised_prompt=finished.revised_prompt,
+            revised_prompt=prompt and without_links(prompt, run.work.job.references),
             receipt=finished.receipt,
             handle=finished.handle,
         )
 
-    async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
+    async def _departure(self, run: JobRun) -> Attempt:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
         run.turn_to(await self._world.ready(run.work.job))
         service = run.service
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
             lease = await service.limits.acquire(failures, run.rest, partial(self._elsewhere, run))
-            number, reserved = None, False
+            attempt, reserved = None, False
             price = service.most_of(run.work.job)
             try:
                 self._rules.deadline.check(self._clock())
                 if (full := self._world.room(self._services.in_flight)) is not None:
                     self._gate.close(full)
                 service.gate.check()
-                job = await self._with_uploads(run, lease)
+                job = await self._uploads.done(run, lease)
                 if reserved := self._budget.try_reserve(price):
-                    number = await self._authorized(run, lease, price)
+                    attempt = await self._authorized(run, lease, price, job)
             finally:
-                if number is None:
+                if attempt is None:
                     service.limits.release(lease)
-            if number is not None:
-                name = lease.key.name
-                return Attempt(number=number, lease=lease, reserved=price, began=self._clock(), key_name=name), job
+            if attempt is not None:
+                return attempt
             if not reserved:  # what waits for money does not hold a slot
                 await self._budget.wait(price)
 
-    async def _authorized(self, run: JobRun, lease: Lease, price: int) -> int | None:
-        """Record the attempt and wait for its moment; None when it has to begin anew."""
-        job, left = run.work.job, False
+    async def _authorized(self, run: JobRun, lease: Lease, price: int, placed: Job) -> Attempt | None:
+        """Record the attempt and wait for its moment; None when it has to begin anew. Links are signed then."""
+        job, sent = run.work.job, None
         leaving = Leaving(
             provider=job.provider, key_name=lease.key.name, model=job.model, price=price, at=self._world.now()
         )
@@ -381,17 +381,21 @@ class JobRunner:
             number = await self._ledger.authorize(job, leaving)
             reach("attempt.intended")
             try:
-                left = await run.service.limits.depart(lease)
+                if await run.service.limits.depart(lease):
+                    sent = await self._uploads.signed(placed)
             finally:
-                if not left:
+                if sent is None:
                     await self._ledger.voided(number, unanswered=run.tries.resent > 0)
                     reach("attempt.withdrawn")
         finally:
-            if not left:
+            if sent is None:
                 self._budget.settle(price, 0)
-        return number if left else None
+        if sent is None:
+            return None
+        name = lease.key.name
+        return Attempt(number=number, job=sent, lease=lease, reserved=price, began=self._clock(), key_name=name)
 
-    async def _taken_up(self, run: JobRun) -> tuple[Attempt, Job]:
+    async def _taken_up(self, run: JobRun) -> Attempt:
         """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
         work = run.work
         lease = await run.service.limits.resume(work.key_name)
@@ -402,6 +406,7 @@ class JobRunner:
         late_at = began + max(longest - age, min(longest, GRACE))
         return Attempt(
             number=work.attempt or 0,
+            job=work.job,
             lease=lease,
             reserved=work.price,
             began=began,
@@ -410,11 +415,11 @@ class JobRunner:
             batched=work.batched is not None,
             earlier=not work.placed,
             late_at=lambda: late_at,
-        ), work.job
+        )
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        told = attempt.told(error.code)
+        error.message, told = without_links(error.message, attempt.job.references), attempt.told(error.code)
         counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted, counts=told)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
@@ -424,10 +429,11 @@ class JobRunner:
         self._budget.settle(attempt.reserved, spent, earlier=attempt.earlier)
         reach("attempt.failing")
         body, error.answer = error.answer, None
-        answer = None if body is None else await self._executor.keep_answer(run.work.job, attempt.number, body)
+        answer = None if body is None else await self._executor.keep_answer(attempt.job, attempt.number, body)
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, cost=cost, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
+        await self._uploads.doubt(attempt.job, error.code)
         said = {"id": run.work.job.id, "code": error.code.value, "message": error.message}
         self._event("attempt_failed", attempt=run.tries.used, **said)
 
@@ -439,12 +445,3 @@ class JobRunner:
             return 0.0 if delay is not None and self.batches.takes(run.own) else delay  # the next batch is later anyway
 
         return Retrying(decide, self._world.gate.sleep)
-
-    async def _with_uploads(self, run: JobRun, lease: Lease) -> Job:
-        """Return the job with its local references uploaded, where its API wants that."""
-        try:
-            return await self._uploads.done(run, lease)
-        except JobError as error:  # nothing was submitted, but the job must not be begun for ever
-            run.tries.used += 1
-            learn(run, lease, error, self._clock())
-            raise

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         Link,
         Outcome,
         Received,
+        Reference,
         Stored,
     )
+    from batchflux.photos import Published
     from batchflux.providers import Provider
     from batchflux.transport.lines import Lines
 
@@ -165,6 +167,21 @@ class BatchLedger(Protocol):
         """Record how a batch ended, and what it has no answer for."""
 
 
+class Buckets(Protocol):
+    """Puts references where APIs fetch them, and makes links to what is there. See photos.Buckets."""
+
+    published: Published
+
+    async def put(self, image: Reference) -> str:
+        """Put a local reference, unless it is there; return its address. JobError `reference`, StorageError."""
+
+    async def sign(self, address: str) -> str:
+        """Return a link to what lies at an address, good from now on: a secret. StorageError."""
+
+    async def read(self, image: Reference) -> Reference:
+        """Return a reference that lies in a bucket as a photo in a file; its fault says what is wrong. StorageError."""
+
+
 class Source(Protocol):
     """Gives the engine its work."""
 
@@ -196,7 +213,8 @@ class World:
 
     `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
     has no room for the pictures of so many requests that are out, None when it has. `now` is the wall clock, in epoch
-    seconds. `wakes` are the calls by which APIs say that a task is to be asked for.
+    seconds. `buckets` are asked where references are published, or lie in a bucket. `wakes` are the calls by which APIs
+    say that a task is to be asked for.
     """
 
     executor: Executor
@@ -206,6 +224,7 @@ class World:
     gate: Gate
     random: Random
     ready: Callable[[Job], Awaitable[Job]] = _as_it_is
+    buckets: Buckets | None = None
     room: Callable[[int], StorageError | None] = _always_room
     now: Callable[[], float] = time.time
     wakes: Wakes = field(default_factory=Wakes)

@@ -1,29 +1,36 @@
 """Performs a step of a job with its lease, and the free steps that have to follow it or to come before it.
 
-Local references are uploaded where their API wants their addresses, each content once.
+Local references are put into a bucket where the manifest publishes them, else uploaded where their API wants their
+addresses; each content once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from batchflux.engine.outages import away
 from batchflux.engine.retry import Retrying, Tries
-from batchflux.errors import RULES, Code
+from batchflux.engine.shutdown import Halted
+from batchflux.errors import RULES, Code, JobError, StopRun, StorageError
 from batchflux.models import Then, Uploaded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from batchflux.engine.limits.key_pool import Key, Lease
-    from batchflux.engine.ports import Executor, World
+    from batchflux.engine.ports import Buckets, Executor, World
     from batchflux.engine.services import Service
     from batchflux.engine.task_polls import JobRun
-    from batchflux.errors import JobError
     from batchflux.models import Exchanged, HttpRequest, Job, Reference
     from batchflux.providers import Provider
 
 
+TRUSTED = 86_400.0  # seconds that what was put into a bucket is taken to be there: a rule of the bucket may end it
+DOUBTED = frozenset({Code.INVALID_REQUEST, Code.BAD_ANSWER, Code.NO_IMAGE})  # as APIs say that a link leads nowhere
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
 
@@ -96,22 +103,80 @@ def heard(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: b
 
 
 class Uploads:
-    """Performs uploads, and records in the ledger where each content lies."""
+    """Puts references where APIs fetch them, and records in the ledger where each content lies."""
 
     def __init__(self, world: World, steps: Steps) -> None:
-        self._world, self._steps = world, steps
+        self._world, self._steps, self._buckets = world, steps, world.buckets
+        self._putting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def done(self, run: JobRun, lease: Lease) -> Job:
-        """Return the job with URLs in place of the files that its API wants uploaded. Raises JobError."""
-        job = run.work.job
+        """Return the job with addresses in place of the files that its API fetches, or wants uploaded.
+
+        Raises JobError; Halted: a bucket cannot be used, so the run stops.
+        """
+        try:
+            return await self._done(run, lease)
+        except JobError as error:  # nothing was submitted, but the job must not be begun for ever
+            run.tries.used += 1
+            learn(run, lease, error, asyncio.get_running_loop().time())
+            raise
+
+    async def _done(self, run: JobRun, lease: Lease) -> Job:
+        job, buckets = run.work.job, self._buckets
+        if buckets is not None and any(map(buckets.published.concerns, job.references)):
+            if run.service.wire(job).takes_links(job):
+                job = job.with_references(tuple([await self._put(image, buckets) for image in job.references]))
+            else:
+                job = await with_bytes(self._world, job)
         return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
+
+    async def signed(self, job: Job) -> Job:
+        """Return the job as its request is built: with links, good from now on, to what lies in buckets.
+
+        Raises Halted, as `done`.
+        """
+        return job.with_references(tuple([await self._linked(image) for image in job.references]))
+
+    async def _linked(self, image: Reference) -> Reference:
+        if self._buckets is None or image.address is None or not self._buckets.published.signs(image):
+            return image
+        with _usable(self._world):
+            return replace(image, url=await self._buckets.sign(image.address))
+
+    async def _put(self, image: Reference, buckets: Buckets) -> Reference:
+        """Return a local reference with its link, or its address where that is to be signed; put it there first."""
+        published, ledger = buckets.published, self._world.ledger
+        if not published.takes(image):
+            return image
+        where, digest = _published(image, buckets)
+        lock = self._putting.setdefault(digest, asyncio.Lock())
+        async with lock:
+            self._world.gate.check()
+            if await ledger.upload_of(where, digest, self._world.now()) is None:
+                with _usable(self._world):
+                    address = await buckets.put(image)
+                await ledger.uploaded(where, digest, address, self._world.now() + TRUSTED)
+        return replace(image, url=published.url_of(published.address(image)))
+
+    async def doubt(self, job: Job, code: Code) -> None:
+        """Have what is published of a job put again before it is sent again: its API may have found nothing there."""
+        if self._buckets is None or self._buckets.published.to is None or code not in DOUBTED:
+            return
+        for image in job.references:
+            if image.path is not None and image.url is not None:
+                address = self._buckets.published.address(image)
+                await self._world.ledger.uploaded(*_published(image, self._buckets), address, 0.0)
 
     async def known(self, run: JobRun, job: Job, lease: Lease) -> Job:
         """Return a job as it was sent by an earlier run, with the URLs that were had for its references then."""
         return job.with_references(tuple([await self._once_placed(run, image, lease) for image in job.references]))
 
     async def _once_placed(self, run: JobRun, image: Reference, lease: Lease) -> Reference:
-        if image.url is not None or run.service.wire(run.work.job).upload(image) is None:
+        buckets, wire = self._buckets, run.service.wire(run.work.job)
+        if buckets is not None and buckets.published.takes(image) and wire.takes_links(run.work.job):
+            address = await self._world.ledger.upload_of(*_published(image, buckets), -1.0)
+            image = image if address is None else replace(image, url=buckets.published.url_of(address))
+        if image.url is not None or wire.upload(image) is None:
             return image
         url = await self._world.ledger.upload_of(*self._place(run, image, lease), -1.0)  # also one that has expired
         return image if url is None else replace(image, url=url)
@@ -138,3 +203,34 @@ class Uploads:
             url = exchanged.reply.url
             await ledger.uploaded(where, digest, url, exchanged.reply.expires)
         return replace(image, url=url)
+
+
+async def with_bytes(world: World, job: Job) -> Job:
+    """Return the job with files in place of the references that lie in buckets, read from there.
+
+    Raises JobError `reference`: one is not there, or no picture; Halted: a bucket cannot be read, so the run stops.
+    """
+    buckets = world.buckets
+    if buckets is None or all(image.address is None for image in job.references):
+        return job
+    with _usable(world):
+        images = [image if image.address is None else await buckets.read(image) for image in job.references]
+    job = job.with_references(tuple(images))
+    if job.fault is not None:
+        raise JobError(Code.REFERENCE, job.fault)
+    return await world.ready(job)
+
+
+def _published(image: Reference, buckets: Buckets) -> tuple[str, str]:
+    """Return where what is sent of a local reference is put, and its digest."""
+    return buckets.published.where, (image.copy or image).sha256 or ""
+
+
+@contextlib.contextmanager
+def _usable(world: World) -> Iterator[None]:
+    """Stop the run where a bucket cannot be used: it would fail job after job."""
+    try:
+        yield
+    except StorageError as error:
+        world.gate.close(StopRun("bucket", str(error)))
+        raise Halted from error

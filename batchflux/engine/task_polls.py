@@ -82,6 +82,7 @@ class JobRun:
 class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
+    `job` is as it was sent, with links that may be secrets; as it is now where an earlier run sent it.
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
     whose it is. `batched`: it is one of a batch, and is paid so. `hooked`: its API was told to call us when the task
     has ended. `earlier`: an earlier run sent it. `heard` is the failure that outages were told of before it was looked
@@ -89,6 +90,7 @@ class Attempt:
     """
 
     number: int
+    job: Job
     lease: Lease
     reserved: int
     began: float
@@ -123,7 +125,7 @@ class TaskPolls:
         the key that submitted it. Raises JobError: the task ended without a picture (its code), or is `unknown`: it has
         not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
-        poll = cache(partial(provider.poll, run.work.job, handle))
+        poll = cache(partial(provider.poll, attempt.job, handle))
         with self._wakes.awaited(run.work.job, provider.task_of(handle), hooked=attempt.hooked) as wake:
             return await self._polled(run, attempt, poll, provider, wake)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchflux.ledger.tables import Known, currency
 from batchflux.output.folder import iso
@@ -14,7 +15,8 @@ from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+    from batchflux.exports.places import Place
 
 COLUMNS = {
     "id": "the job's name",
@@ -77,13 +79,26 @@ class Photo:
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
 
+class Noted(NamedTuple):
+    """A picture's bytes with the marks that it got, and what a user is told of that; '' where there is nothing."""
+
+    data: bytes
+    remark: str = ""
+
+
+def _unmarked(drawn: bytes, _received: bytes) -> Noted:
+    return Noted(drawn)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A picture to be exported, and what goes with it.
 
     `name` is a file name without suffix and without folders, unique in the export, whatever the case; `split` is
     `train`, say. `size` (bytes) and `sha256` are the picture's, `made_at` (epoch seconds) is when it was made.
-    `columns` has a value, or None, for each of `Export.columns`, in their order.
+    `columns` has a value, or None, for each of `Export.columns`, in their order. `words` is what the format's own
+    naming says of the picture. Where its format draws pictures anew, `mark` puts marks into what it drew of
+    the bytes that were received, and keeps those that these had; `marks` changes with them.
     """
 
     id: str
@@ -96,6 +111,9 @@ class Sample:
     caption: str
     columns: Mapping[str, Any]
     references: tuple[Photo, ...] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
+    mark: Callable[[bytes, bytes], Noted] = field(default=_unmarked, repr=False, compare=False)
+    marks: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +123,11 @@ class Export:
     `columns` are the columns of each sample with their types: string, int64 or float64. `suffix` is that of most
     pictures, `references` the most that one has. `splits` are the names of all that have a picture, in their order.
     `layout` is what the user named behind the format, '' when nothing. What an exporter keeps open while it is written
-    to it enters into `held`, which is left with the error where the export fails.
+    to it enters into `held`, which is left with the error where the export fails. `options` are what `Format.told`
+    made of the user's. In `remarks` an exporter counts what a user should know of pictures that are in it all the same.
     """
 
-    folder: Path
+    place: Place
     name: str
     columns: Mapping[str, str]
     splits: tuple[str, ...]
@@ -116,6 +135,8 @@ class Export:
     references: int = 0
     layout: str = ""
     held: ExitStack = field(default_factory=ExitStack)
+    options: Any = None
+    remarks: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,20 +144,22 @@ class Loading:
     """What the dataset card says of how an export is read.
 
     `use` is Markdown; `files` by split are for `datasets`, none where it cannot read them, and `config` further lines.
+    `builder` is how `datasets` calls such files.
     """
 
     use: str
+    builder: str = ""
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     config: tuple[str, ...] = ()
 
 
 class DatasetExporter(Protocol):
-    """Writes pictures with what goes with them, in one format, into a folder that may hold part of it already.
+    """Writes pictures with what goes with them, in one format, into a place that may hold part of it already.
 
-    It writes files whole, by a rename; what is there and would come out the same is left as it is, and is not read
-    through. What it wrote depends on the samples alone: neither on the clock nor on what was there before. Made anew
-    over what a killed one left, and given the same samples, it comes to the same bytes. Files of its own that an
-    earlier export of the same format left, and this one has not, are removed by `close`.
+    It writes files whole, through `Export.place`; what is there and would come out the same is left as it is, and is
+    not read through. What it wrote depends on the samples alone: neither on the clock nor on what was there before.
+    Made anew over what a killed one left, and given the same samples, it comes to the same bytes. Files of its own
+    that an earlier export of the same format left, and this one has not, are removed by `close`.
     """
 
     loading: Loading
@@ -149,16 +172,50 @@ class DatasetExporter(Protocol):
         """Finish the export: all that was written is there for any reader when this returns, or StorageError."""
 
 
+class Called(NamedTuple):
+    """What a format calls a picture, without its suffix, and `Sample.words`, as JSON has them."""
+
+    name: str
+    words: Mapping[str, Any]
+
+
+class Naming(Protocol):
+    """Calls pictures by names of a format's own. It is asked for each once, in their order."""
+
+    def of(self, row: Mapping[str, Any]) -> Called:
+        """Return what a picture is called; UsageError."""
+
+
+class Options(Protocol):
+    """What a format is told beside what all are; with `references` pictures have those that there are."""
+
+    @property
+    def references(self) -> bool:
+        """Whether it wants them."""
+
+    def naming(self, tags: Sequence[str]) -> Naming:
+        """Return what calls pictures, whose tags have these names; UsageError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """A format of exports: what makes its exporter (UsageError where it cannot be), and what it wants of the driver.
 
-    `layouts` are what may stand behind its name, the first by default; with `references` each picture has some.
+    `layouts` are what may stand behind its name, the first by default; with `references` each picture has some, with
+    `accepted` only those are exported that a review accepted. `options` are the names of options of its own, which
+    `told` checks (UsageError); a format that has some is for people: it has no splits, and no dataset card.
+    `marks` are those that pictures get where the user says nothing; a format that `draws` them anew puts them in itself
+    (`Sample.mark`).
     """
 
     make: Callable[[Export], DatasetExporter]
     layouts: tuple[str, ...] = ("",)
     references: bool = False
+    accepted: bool = False
+    options: frozenset[str] = frozenset()
+    told: Callable[[Mapping[str, Any]], Options] | None = None
+    marks: tuple[str, ...] = ()
+    draws: bool = False
 
 
 def neutralised(text: str) -> str:

@@ -62,24 +62,40 @@ class Card:
 
 def loading(split: str = "train") -> str:
     """Return Markdown on how `datasets` reads a folder by its card."""
-    use = f'rows = load_dataset("PATH OF THIS FOLDER", split="{split}")'
-    return f"```python\nfrom datasets import load_dataset\n\n{use}\n```"
+    return code(f'load_dataset("PATH OF THIS FOLDER", split="{split}")')
+
+
+def code(call: str) -> str:
+    """Return Markdown with a call of `datasets`."""
+    return f"```python\nfrom datasets import load_dataset\n\nrows = {call}\n```"
+
+
+def marked(text: str, there: bytes | None) -> bytes | None:
+    """Return what a card's file is to hold; None: it holds that already, or what is there is somebody's."""
+    if there is not None and not _is_own(there):
+        return None
+    whole = (text + _MARK.format(_digest(text))).encode()
+    return None if whole == there else whole
 
 
 def write_card(path: Path, text: str) -> None:
     """Write a card, unless there is one that is somebody's, or the same; StorageError."""
     try:
-        there = path.read_text(encoding="utf-8")
+        there = path.read_bytes()
     except FileNotFoundError:
         there = None
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return
-    marked = text + _MARK.format(_digest(text))
-    if there is None or (_is_own(there) and there != marked):
-        write_whole(path, marked)
+    data = marked(text, there)
+    if data is not None:
+        write_whole(path, data.decode())
 
 
-def _is_own(text: str) -> bool:
+def _is_own(data: bytes) -> bool:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
     before, mark, _ = text.rpartition(_MARK.partition("{")[0])
     return bool(mark) and text == before + _MARK.format(_digest(before))
 

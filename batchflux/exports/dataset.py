@@ -52,6 +52,10 @@ COLUMNS = {
 """The columns beside the picture and the tags, with their types; what they hold: base.COLUMNS."""
 _OURS = re.compile(rb'\{"file_name": "%s/.*"key": "[0-9a-f]{64}"' % IMAGES.encode())  # the first row of metadata.jsonl
 _OTHERS = ("metadata.csv", "metadata.parquet")  # beside which `datasets` refuses metadata.jsonl
+_APART = (
+    "The pictures are in `{}`, beside a copy of this card, and not all of them in the folder of the run: copy it from"
+    " there and load that, or load what `batchflux export` writes."
+)
 _IMAGE = re.compile(r"file_name(s?)$")  # what a column is called that `datasets` takes for pictures
 
 
@@ -62,7 +66,7 @@ def write_dataset(folder: Path, connection: sqlite3.Connection) -> None:
     """
     if not _ours(folder):
         return
-    tags, card = tag_names(folder, connection), Card()
+    tags, card, apart = tag_names(folder, connection), Card(), False
     path = folder / METADATA
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -72,6 +76,7 @@ def write_dataset(folder: Path, connection: sqlite3.Connection) -> None:
                     row = row_of(known, tags)
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     card.add(row)
+                    apart = apart or bool(known.mirrored and not (folder / str(known.file_name)).exists())
         if not card.rows:
             temporary.unlink()
             return
@@ -82,9 +87,17 @@ def write_dataset(folder: Path, connection: sqlite3.Connection) -> None:
         with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next run
             temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+    mirror = get_meta(connection, "mirror") if apart else None
+    said = f"Each row has its picture, prompt, seed, size, price and SHA-256:\n\n{loading()}"
+    use = said if mirror is None else f"{_APART.format(mirror)}\n\n{said}"
+    write_card(folder / CARD, card.text(get_meta(connection, "name") or folder.name, _config(tags), use))
+
+
+def _config(tags: Sequence[str]) -> list[str]:
+    """Return the lines of a card that name the files and the types of the columns."""
     columns = [*COLUMNS, *map(tag_column, tags)]
     features = [f"      - {{name: {json.dumps(column)}, dtype: {COLUMNS.get(column, 'string')}}}" for column in columns]
-    config = [
+    return [
         "    drop_labels: true",
         "    data_files:",
         f'      - {{split: train, path: [{METADATA}, "{IMAGES}/**"]}}',
@@ -92,8 +105,6 @@ def write_dataset(folder: Path, connection: sqlite3.Connection) -> None:
         "      - {name: image, dtype: image}",
         *features,
     ]
-    said = f"Each row has its picture, prompt, seed, size, price and SHA-256:\n\n{loading()}"
-    write_card(folder / CARD, card.text(get_meta(connection, "name") or folder.name, config, said))
 
 
 def has_dataset(folder: Path) -> bool:

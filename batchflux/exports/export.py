@@ -1,4 +1,4 @@
-"""Writes the pictures of an output folder as a dataset into another folder, which is the only one that changes.
+"""Writes the pictures of an output folder as a dataset into another folder, or a bucket, and changes nothing else.
 
 First all rows are gone through: which are wanted, whose picture is there, what it is called, in which split it is.
 Then the format is given one after the other, with what reads its picture. So what comes out follows from the output
@@ -8,6 +8,7 @@ folder and from what was asked for, and an export that was cut off is continued 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from contextlib import ExitStack
@@ -18,27 +19,32 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflux.errors import StorageError, UsageError, quoted
+from batchflux.exports.archive import write_zip, zip_of
 from batchflux.exports.base import Export, Sample
-from batchflux.exports.card import Card, loading, write_card
+from batchflux.exports.card import Card, code, loading, marked
 from batchflux.exports.dataset import row_of, tag_column
-from batchflux.exports.destination import Destination
 from batchflux.exports.formats import formats
+from batchflux.exports.marks import Marking
+from batchflux.exports.places import opened
 from batchflux.exports.projection import tag_names
-from batchflux.exports.references import STORE, LeftOutError, References
+from batchflux.exports.references import LeftOutError, References
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
 from batchflux.exports.similar import Look, Looks
 from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
-from batchflux.ledger.reviews import Verdict, verdicts_on
+from batchflux.ledger.reviews import Verdict, verdict_counts, verdicts_on
 from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
 from batchflux.manifest.identity import folded
+from batchflux.manifest.kept import stores_of_folder
 from batchflux.output.base import CARD, IMAGES, SUFFIXES
 from batchflux.output.folder import ledger_of
+from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from batchflux.exports.base import DatasetExporter, Format, Photo
+    from batchflux.exports.base import Called, DatasetExporter, Format, Loading, Options, Photo
+    from batchflux.exports.places import Place
     from batchflux.ledger.tables import Known
 
 _AT_ONCE = 100  # jobs whose links are fetched at the same time
@@ -59,7 +65,11 @@ class Steps(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a user asks an export for; `kind` is a format's name, with a layout behind a colon or without."""
+    """What a user asks an export for; `kind` is a format's name, with a layout behind a colon or without.
+
+    `marks` are those of provenance that pictures get, None: what the format has by itself; `producer` is named in them.
+    `options` are those that the format alone has, by name; with `zip` all is put into one file beside the folder, too.
+    """
 
     kind: str
     only: str | None = None
@@ -68,7 +78,11 @@ class Wish:
     split: Split = field(default_factory=Split)
     caption: str = "{{ prompt }}"
     dedup: bool = False
+    marks: Sequence[str] | None = None
+    producer: str | None = None
     allow_hosts: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    zip: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,41 +90,68 @@ class Exported:
     """What an export came to.
 
     `unfit` counts the pictures that the format has no place for, by why; `left_out` says of jobs by id why their
-    picture is not in it though it should be, `copies` of which other job's it is a copy.
+    picture is not in it though it should be, `copies` of which other job's it is a copy. `loading` is the call by
+    which `datasets` reads it, '' where it cannot. `remarks` counts the pictures that are in it, and of which a user
+    should know something; `zip` is the file that holds all of it.
     """
 
     folder: str
     kind: str
+    loading: str = ""
     pictures: int = 0
     bytes: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     unfit: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
+    zip: str | None = None
 
 
-def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _number: lambda: None) -> Exported:
+def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _what, _number: lambda: None) -> Exported:
     """Export the pictures of the output folder `out`; works while a run goes on, too.
 
     Raises UsageError: something of what is asked for cannot be, or no picture is left; FolderBusy: another process
-    exports there; StorageError: a folder cannot be read or written.
+    exports there; StorageError: a folder or bucket cannot be read or written.
     """
     kind, form = format_of(wish.kind)
+    marking = Marking(form.marks if wish.marks is None else wish.marks, wish.producer, draws=form.draws)
+    options = options_of(form, kind, wish)
+    archive = zip_of(dest) if wish.zip else None
     with ExitStack() as stack:
         connection = stack.enter_context(reading(ledger_of(out)))
-        work = _Work(out, connection, wish, Exported(folder=str(folder), kind=kind))
+        work = _Work(out, connection, wish, Exported(folder=str(dest), kind=kind), form, options)
         stack.callback(work.close)
-        stack.enter_context(Destination(folder, out, kind))
-        if form.references:
-            base = get_meta(connection, "base")
-            links = References(out, Path(base) if base else None, folder / STORE, wish.allow_hosts)
-            work.references = stack.enter_context(links)
+        said = get_meta(connection, "base")
+        base = Path(said) if said else None
+        place = stack.enter_context(opened(dest, out, kind, lambda: stores_of_folder(out, base, os.environ)))
+        if form.references or (options is not None and options.references):
+            work.references = stack.enter_context(References(out, base, place, wish.allow_hosts))
         work.survey(steps)
-        told = work.told(folder, kind.partition(":")[2], stack.enter_context(ExitStack()))
+        told = work.told(place, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)
-        work.write(exporter, steps)
-        write_card(folder / CARD, work.card(told.name, exporter))
-        return work.done
+        work.write(exporter, marking, steps)
+        without = Counter(f"stand alone: {why}" for why in work.without.values())
+        work.done.remarks = {**marking.remarks, **told.remarks, **without}
+        work.done.loading = _loaded_by(exporter.loading, dest)
+        card = marked(work.card(told.name, exporter.loading, dest), place.read(CARD)) if options is None else None
+        if card is not None:
+            place.put(CARD, card)
+        if archive is not None and isinstance(dest, Path):
+            write_zip(dest, archive)
+            work.done.zip = str(archive)
+    return work.done
+
+
+def _loaded_by(found: Loading, dest: Path | Address) -> str:
+    """Return the call by which `datasets` reads an export; '' when it cannot."""
+    if not found.files:
+        return ""
+    if isinstance(dest, Path):
+        return f"load_dataset({json.dumps(str(dest))})"
+    root = str(dest).rstrip("/")
+    files = {split: [f"{root}/{pattern}" for pattern in patterns] for split, patterns in found.files.items()}
+    return f"load_dataset({json.dumps(found.builder)}, data_files={json.dumps(files)})"
 
 
 def format_of(text: str) -> tuple[str, Format]:
@@ -126,18 +167,42 @@ def format_of(text: str) -> tuple[str, Format]:
     return (f"{name}:{layout}" if layout else name), form
 
 
+def options_of(form: Format, kind: str, wish: Wish) -> Options | None:
+    """Return what a format is told of its own, None where there is nothing of the kind; UsageError."""
+    for option in wish.options:
+        if option not in form.options:
+            those = ", ".join(name for name, one in formats().items() if option in one.options) or "no format"
+            raise UsageError(f"--{option.replace('_', '-')} is an option of {those}, and not of {kind}.")
+    if form.told is None:
+        return None
+    if wish.split.names != Split().names:
+        raise UsageError(f"--split: {kind} has no splits, which are for training.")
+    return form.told(wish.options)
+
+
 class _Work:
     """One export: what is wanted of the output folder, and what became of it."""
 
-    def __init__(self, out: Path, connection: sqlite3.Connection, wish: Wish, done: Exported) -> None:
+    def __init__(
+        self,
+        out: Path,
+        connection: sqlite3.Connection,
+        wish: Wish,
+        done: Exported,
+        form: Format,
+        options: Options | None,
+    ) -> None:
         self._out, self._connection, self._wish, self.done = out, connection, wish, done
         self._pictures = pictures_of(out, connection)
+        self._form, self._options = form, options
         self._tags = tag_names(out, connection)
         self._words = Vocabulary(self._tags)
-        self._selection = Selection(self._words, wish.only, wish.where, accepted=wish.accepted)
+        self._naming = None if options is None else options.naming(self._tags)
+        self._selection = Selection(self._words, wish.only, wish.where, accepted=wish.accepted or form.accepted)
         self._caption = Caption(wish.caption, self._words)
         self._words.type_of(wish.split.by, "--split-by")
         self.references: References | None = None
+        self.without: dict[str, str] = {}  # by id why a picture's references are not with it
         self.plan = Plan()
         self._looks = Looks() if wish.dedup else None
         self._card = Card()
@@ -156,15 +221,20 @@ class _Work:
             for _ in numbers[first : first + _AT_ONCE]:
                 step()
         if not self.plan.count:
+            if self._form.accepted and not verdict_counts(self._connection).get("accept"):
+                remedy = f"accept some (batchflux review {self._out}), then export again"
+                raise UsageError(
+                    f"No picture of {self._out} was accepted, and {self.done.kind} takes no others: {remedy}."
+                )
             why = [*self.done.unfit, *dict.fromkeys(self.done.left_out.values())]
             reason = f" ({'; '.join(why[:3])})" if why else ": none is done and as was asked for"
             raise UsageError(f"No picture of {self._out} can be exported{reason}.")
 
-    def told(self, folder: Path, layout: str, held: ExitStack) -> Export:
+    def told(self, place: Place, layout: str, held: ExitStack) -> Export:
         """Return what the format is told before its first picture."""
         splits = tuple(name for name in self._wish.split.names if self.plan.splits[name])
         return Export(
-            folder=folder,
+            place=place,
             name=get_meta(self._connection, "name") or self._out.resolve().name,
             columns=self._words.columns,
             splits=splits,
@@ -172,22 +242,24 @@ class _Work:
             references=self.plan.references,
             layout=layout,
             held=held,
+            options=self._options,
         )
 
-    def write(self, exporter: DatasetExporter, steps: Steps) -> None:
+    def write(self, exporter: DatasetExporter, marking: Marking, steps: Steps) -> None:
         """Give the format all that is planned; StorageError where something changed in the meantime."""
         step = steps("pictures", self.plan.count)
         planned = self.plan.rows()
         while batch := list(islice(planned, _AT_ONCE)):
             rows = {known.number: (known, row) for known, row in self._rows([number for number, *_ in batch])}
-            for number, sha256, split, name in batch:
+            for number, sha256, *place in batch:
                 known, row = rows.get(number, (None, {}))
                 photos = None if known is None or known.sha256 != sha256 else self._photos(known)
                 if known is None or photos is None:
                     what = f"{self._out}, or what its pictures were made from, changed while it was exported"
                     raise StorageError(f"{what}: export again to continue.")
-                sample = self._sample(known, row, (split, name), photos)
-                exporter.write(sample, partial(self._pictures.read, str(known.file_name), sha256, known.mirrored))
+                image = partial(self._pictures.read, str(known.file_name), sha256, known.mirrored)
+                sample, read = marking.of(known, self._sample(known, row, place, photos), image)
+                exporter.write(sample, read)
                 self._count(sample, row)
                 step()
         exporter.close()
@@ -198,14 +270,18 @@ class _Work:
         if self._looks is not None:
             self._looks.close()
 
-    def card(self, name: str, exporter: DatasetExporter) -> str:
+    def card(self, name: str, found: Loading, dest: Path | Address) -> str:
         """Return the dataset card."""
-        found = exporter.loading
-        config = [*(f"    {line}" for line in found.config), "    data_files:"] if found.files else []
+        if not found.files:
+            return self._card.text(name, [], found.use)
+        config = [*(f"    {line}" for line in found.config), "    data_files:"]
         for split, patterns in found.files.items():
             config.append(f"      - {{split: {split}, path: {json.dumps(patterns)}}}")
-        by_datasets = [f"By its card `datasets` reads it:\n\n{loading(next(iter(found.files)))}"] if found.files else []
-        return self._card.text(name, config, "\n\n".join([found.use, *by_datasets]))
+        uses = [found.use, f"By its card `datasets` reads it:\n\n{loading(next(iter(found.files)))}"]
+        if isinstance(dest, Address):
+            said = f"From the bucket, with what fsspec needs for it (as `s3fs`):\n\n{code(self.done.loading)}"
+            uses[1:] = [uses[1].replace("reads it:", "reads a copy of it in a folder:"), said]
+        return self._card.text(name, config, "\n\n".join(uses))
 
     def _rows(self, numbers: Sequence[int]) -> Iterator[tuple[Known, Mapping[str, Any]]]:
         """Yield the jobs with these numbers, each with all that conditions and captions can name."""
@@ -231,7 +307,12 @@ class _Work:
         self._caption.of(row)
         suffix = PurePosixPath(str(known.file_name)).suffix
         suffix = _SUFFIX_OF.get(suffix.lower(), suffix)
-        self.plan.add(known, self._wish.split.of_value(row[self._wish.split.by]), suffix, len(photos))
+        called = None if self._naming is None else self._naming.of(row)
+        split = self._wish.split.of_value(row[self._wish.split.by])
+        if not self.plan.add(known, split, suffix, len(photos), called) and called is not None:
+            (first,) = jobs_by_number(self._connection, [self.plan.number_of(called.name)])
+            remedy = "give them names that differ, with {{ position }} or {{ id }} in --name"
+            raise UsageError(f"The pictures of {first.id} and {known.id} would both be called {called.name}: {remedy}.")
 
     def _amiss(self, known: Known) -> str | None:
         """Return what is wrong with the file of a picture that is nowhere else, None when nothing is."""
@@ -245,6 +326,8 @@ class _Work:
         """Return a job's references where the format wants them; None where it has none, or they cannot be had."""
         if self.references is None:
             return ()
+        if not self._form.references:
+            return self._photos_if_any(known)
         if not json.loads(known.spec)["images"]:
             self.done.unfit[_FROM_NOTHING] = self.done.unfit.get(_FROM_NOTHING, 0) + 1
             return None
@@ -253,6 +336,14 @@ class _Work:
         except LeftOutError as error:
             self.done.left_out[known.id] = str(error)
             return None
+
+    def _photos_if_any(self, known: Known) -> tuple[Photo, ...]:
+        """Return a job's references; none where they cannot be had, which is remarked upon."""
+        try:
+            return () if self.references is None else self.references.of(known)
+        except LeftOutError as error:
+            self.without[known.id] = str(error)
+            return ()
 
     def _is_copy(self, known: Known) -> bool:
         if self._looks is None:
@@ -265,10 +356,8 @@ class _Work:
             self._looks.add(known.id, look)
         return first is not None
 
-    def _sample(
-        self, known: Known, row: Mapping[str, Any], place: tuple[str, str], photos: tuple[Photo, ...]
-    ) -> Sample:
-        split, name = place
+    def _sample(self, known: Known, row: Mapping[str, Any], place: Sequence[str], photos: tuple[Photo, ...]) -> Sample:
+        split, name, words = place
         suffix = PurePosixPath(str(known.file_name)).suffix
         return Sample(
             id=known.id,
@@ -281,6 +370,7 @@ class _Work:
             caption=self._caption.of(row),
             columns={column: row[column] for column in self._words.columns},
             references=photos,
+            words=json.loads(words),
         )
 
     def _count(self, sample: Sample, row: Mapping[str, Any]) -> None:
@@ -296,28 +386,45 @@ class Plan:
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
         self._connection.execute(
-            "CREATE TABLE plan (place INTEGER PRIMARY KEY, number INTEGER, sha256, split, name, folded UNIQUE)"
+            "CREATE TABLE plan (place INTEGER PRIMARY KEY, number INTEGER, sha256, split, name, words, folded UNIQUE)"
         )
         self._connection.execute("BEGIN")
         self.count = self.references = 0
         self.splits: Counter[str] = Counter()
         self.suffixes: Counter[str] = Counter()
 
-    def add(self, known: Known, split: str, suffix: str, references: int) -> None:
-        """Add a picture."""
-        for name in names_of(str(known.file_name), known.key.hex()):
-            values = (known.number, known.sha256, split, name, folded(name))
-            statement = "INSERT OR IGNORE INTO plan VALUES (NULL, ?, ?, ?, ?, ?)"
+    def add(
+        self,
+        known: Known,
+        split: str,
+        suffix: str,
+        references: int,
+        called: Called | None = None,
+    ) -> bool:
+        """Add a picture, of the name and the words that a format gave it; False where another has that name."""
+        names = names_of(str(known.file_name), known.key.hex()) if called is None else [called.name]
+        said = json.dumps({} if called is None else called.words)
+        for name in names:
+            values = (known.number, known.sha256, split, name, said, folded(name))
+            statement = "INSERT OR IGNORE INTO plan VALUES (NULL, ?, ?, ?, ?, ?, ?)"
             if self._connection.execute(statement, values).rowcount:
                 break
+        else:
+            return False
         self.count += 1
         self.splits[split] += 1
         self.suffixes[suffix] += 1
         self.references = max(self.references, references)
+        return True
 
-    def rows(self) -> Iterator[tuple[int, str, str, str]]:
-        """Yield number, digest, split and name of each."""
-        yield from self._connection.execute("SELECT number, sha256, split, name FROM plan ORDER BY place")
+    def number_of(self, name: str) -> int:
+        """Return the number of the job whose picture has a name."""
+        found = self._connection.execute("SELECT number FROM plan WHERE folded = ?", (folded(name),))
+        return int(found.fetchone()[0])
+
+    def rows(self) -> Iterator[tuple[int, str, str, str, str]]:
+        """Yield number, digest, split, name and words (JSON) of each."""
+        yield from self._connection.execute("SELECT number, sha256, split, name, words FROM plan ORDER BY place")
 
     def close(self) -> None:
         """Forget it."""

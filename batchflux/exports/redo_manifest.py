@@ -167,6 +167,7 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
         fallback_on=root.pairs.get("fallback_on"),
         limits=root.pairs.get("limits"),
         references=root.pairs.get("references"),
+        stores=root.pairs.get("stores"),
         output=table(
             dir=quoted_scalar(folder),
             file_name=None if _name_files(jobs) else quoted_scalar("{{ key }}.{{ ext }}"),

@@ -16,21 +16,22 @@ import os
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
 from batchflux.engine.retry import Retrying, Tries
-from batchflux.errors import RULES, Code, JobError, ManifestError
+from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
 from batchflux.exports.base import Photo
+from batchflux.exports.places import STORE
 from batchflux.exports.redo_manifest import job_of
-from batchflux.exports.shards import put
 from batchflux.folders.pictures import changed
 from batchflux.manifest.identity import former_key, key_of_job
+from batchflux.manifest.kept import kept
 from batchflux.manifest.parts import ReferencesConfig
-from batchflux.manifest.reading.yaml_nodes import Scalar, Table, read_tree
+from batchflux.manifest.reading.yaml_nodes import Scalar, Table
 from batchflux.models import Reference
-from batchflux.output.base import MANIFEST, SUFFIXES
+from batchflux.output.base import SUFFIXES
 from batchflux.output.durable import unreadable
 from batchflux.photos import joined, on_disk
 from batchflux.photos.facts import Kind, kind_of
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
+    from batchflux.exports.places import Place
     from batchflux.ledger.tables import Known
     from batchflux.models import Job
 
-STORE = ".references"
 MOST_BYTES = 100 << 20  # of a picture behind a link
 _HEAD = 64  # bytes that tell a kind
 _KEPT = 16_384  # photos whose digests are remembered
@@ -65,9 +66,9 @@ class References:
     `allow_hosts` are private addresses that may be fetched from.
     """
 
-    def __init__(self, out: Path, base: Path | None, store: Path, allow_hosts: Sequence[str] = ()) -> None:
+    def __init__(self, out: Path, base: Path | None, place: Place, allow_hosts: Sequence[str] = ()) -> None:
         self._base, self._settings = base, _settings_of(out)
-        self._links = _Links(store, allow_hosts)
+        self._links = _Links(place, allow_hosts)
         self._apis = [*dict.fromkeys(api for api, _ in providers()), "simulator"]
 
     def __enter__(self) -> Self:
@@ -133,23 +134,23 @@ class References:
 
 
 class _Links:
-    """Fetches what links lead to, each once, into a folder; in a thread with a loop of its own, once there is one."""
+    """Fetches what links lead to, each once, into a place; in a thread with a loop of its own, once there is one."""
 
-    def __init__(self, store: Path, allow_hosts: Sequence[str]) -> None:
-        self._store = store
+    def __init__(self, place: Place, allow_hosts: Sequence[str]) -> None:
+        self._place = place
         self._options = TransportOptions(
             base_url=_NOWHERE,
             timeout=60,
             connections=_AT_ONCE,
             max_bytes=MOST_BYTES,
             spool_over=MOST_BYTES,
-            spool_dir=str(store),
+            spool_dir=str(place.spool),
             slots=DownloadSlots(_AT_ONCE, _AT_ONCE),
             allow_hosts=tuple(allow_hosts),
             proxies=Proxies.of(None, os.environ),
         )
         self._transport = Transport(self._options)
-        self._fetching: dict[str, Future[Path]] = {}
+        self._fetching: dict[str, Future[str]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
 
@@ -160,42 +161,46 @@ class _Links:
 
     def photo(self, url: str) -> Photo:
         """Return what a link leads to; LeftOutError where it cannot be had."""
-        path = self._kept(url)
-        if path is None:
+        name = self._kept(url)
+        if name is None:
             self.begin(url)
             try:
-                path = self._fetching[url].result()
+                name = self._fetching[url].result()
             except JobError as error:
                 raise LeftOutError(f"its reference cannot be fetched: {error.message}") from None
-        place = path
-        size = place.stat().st_size
-        return Photo(source=url, mark=url, suffix=place.suffix, size=size, read=lambda: _read(place))
+        suffix, size = PurePosixPath(name).suffix, self._place.size(name) or 0
+        return Photo(source=url, mark=url, suffix=suffix, size=size, read=partial(self._read, name))
 
     def close(self) -> None:
         """End what is under way."""
         self._stack.close()
 
-    def _kept(self, url: str) -> Path | None:
-        """Return the file of what a link led to."""
-        paths = (self._store / (_name(url) + _suffix(kind)) for kind in get_args(Kind))
-        return next((path for path in paths if path.exists()), None)
+    def _kept(self, url: str) -> str | None:
+        """Return the name of the file of what a link led to."""
+        names = (_name(url) + _suffix(kind) for kind in get_args(Kind))
+        return next((name for name in names if self._place.size(name) is not None), None)
 
-    async def _fetch(self, url: str) -> Path:
+    def _read(self, name: str) -> bytes:
+        data = self._place.read(name)
+        if data is None:
+            raise StorageError(f"{name} is gone from {self._place.address}: export again to fetch it again")
+        return data
+
+    async def _fetch(self, url: str) -> str:
         async with self._options.slots:
             data = await self._patiently(url)
         kind = kind_of(data[:_HEAD])
         if kind is None:
             raise JobError(Code.DOWNLOAD, f"{redacted(url)} leads to no picture")
-        path = self._store / (_name(url) + _suffix(kind))
-        await asyncio.to_thread(put, path, data)
+        name = _name(url) + _suffix(kind)
+        await asyncio.to_thread(self._place.put, name, data)
         self._fetching.pop(url, None)
-        return path
+        return name
 
     async def _patiently(self, url: str) -> bytes:
         return await Retrying(_pause, asyncio.sleep)(lambda: self._bytes(url), Tries())
 
     async def _bytes(self, url: str) -> bytes:
-        await asyncio.to_thread(self._store.mkdir, parents=True, exist_ok=True)
         fetched = await self._transport.fetch(url)
         if fetched.data is not None:
             return fetched.data
@@ -205,7 +210,7 @@ class _Links:
         finally:
             await asyncio.to_thread(path.unlink)
 
-    def _run(self, work: Coroutine[Any, Any, Path]) -> Future[Path]:
+    def _run(self, work: Coroutine[Any, Any, str]) -> Future[str]:
         if self._loop is None:
             self._loop = loop = asyncio.new_event_loop()
             thread = threading.Thread(target=loop.run_forever, name="batchflux-links", daemon=True)
@@ -262,7 +267,7 @@ def _digest(path: str, *_state: int) -> tuple[str, str]:
 
 def _name(url: str) -> str:
     """Return the name, without suffix, of what a link leads to."""
-    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
+    return f"{STORE}/" + hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _suffix(kind: str) -> str:
@@ -271,11 +276,9 @@ def _suffix(kind: str) -> str:
 
 def _settings_of(out: Path) -> str:
     """Return what a folder's manifest says is done to photos, as keys count it; '' where it cannot tell."""
-    path = out / MANIFEST
-    with suppress(OSError, ManifestError, ValueError):
-        root = read_tree(path.read_bytes(), str(path), lambda _: None)
-        said = root.pairs.get("references") if isinstance(root, Table) else None
+    said = kept(out).pairs.get("references")
+    with suppress(ManifestError, ValueError):
         if isinstance(said, Table):
             given = {name: node.text for name, node in said.pairs.items() if isinstance(node, Scalar)}
-            return Settings(**ReferencesConfig.model_validate(given).model_dump()).written
+            return Settings(**ReferencesConfig.model_validate(given).model_dump(exclude={"publish"})).written
     return ""

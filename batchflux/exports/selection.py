@@ -131,27 +131,28 @@ def _condition(text: str, words: Vocabulary) -> Callable[[Mapping[str, Any]], bo
 
 
 class Caption:
-    """What is said of a picture: a template over the columns; `tags` are a mapping there."""
+    """What is said of a picture: a template over the columns, and `more`; `tags` are a mapping there."""
 
-    def __init__(self, template: str, words: Vocabulary) -> None:
+    def __init__(self, template: str, words: Vocabulary, option: str = "--caption", more: Sequence[str] = ()) -> None:
         """Compile it; UsageError: it is no template, or names what no row has."""
+        self._option = option
         try:
             self._compiled = compile_template(template)
         except ValueError as error:
-            raise UsageError(f"--caption: {error}") from None
-        known = {name for name in words.types if name.isidentifier()} | {"tags", "row"}
+            raise UsageError(f"{option}: {error}") from None
+        known = {name for name in words.types if name.isidentifier()} | {"tags", "row", *more}
         if unknown := sorted(self._compiled.names - known):
             names = ", ".join(sorted(known - {"row"}))
-            raise UsageError(f"--caption: there is no {quoted(unknown[0])}; there are {names}.")
+            raise UsageError(f"{option}: there is no {quoted(unknown[0])}; there are {names}.")
         self._tags = words.tags
 
-    def of(self, row: Mapping[str, Any]) -> str:
+    def of(self, row: Mapping[str, Any], **more: Any) -> str:
         """Return the caption of a row; UsageError where it comes to none."""
         known = {name: row[f"tags.{name}"] for name in self._tags}
         try:
-            return self._compiled.render({**row, "tags": known, "row": row})
+            return self._compiled.render({**row, **more, "tags": known, "row": row})
         except UndefinedError as error:
             names = ", ".join(written(name) for name in self._tags) or "none"
-            raise UsageError(f"--caption: {error} for the job {row['id']}; the tags are {names}.") from None
+            raise UsageError(f"{self._option}: {error} for the job {row['id']}; the tags are {names}.") from None
         except ValueError as error:
-            raise UsageError(f"--caption: {error} for the job {row['id']}") from None
+            raise UsageError(f"{self._option}: {error} for the job {row['id']}") from None

@@ -7,7 +7,8 @@ made in a folder of another name beside the target, which gets the target's name
 nothing that looks like an output folder, and the same command begins anew.
 
 Files are hard links where the file system has them, else copies. The second folder's attempts get new numbers behind
-the first's, and so do files and texts that are called after them.
+the first's, and so do files and texts that are called after them. The third folder has the first's mirror: what the
+second has in another one alone is fetched from there.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ import os
 import re
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import UsageError
+from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.batches import BATCHES
-from batchflux.ledger.connection import explaining, opened, wal_is_safe
+from batchflux.ledger.connection import explaining, opened, reading, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.means import NOTE as READER_NOTE
@@ -45,6 +49,7 @@ from batchflux.output.base import (
     next_names,
 )
 from batchflux.output.folder import FolderLock, ledger_of
+from batchflux.output.folder_store import FolderStore
 from batchflux.output.image_store import kept_files
 
 if TYPE_CHECKING:
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
 _PARTS = (IMAGES, REJECTED, ANSWERS, REPLACED, SPOOL)
 _NUMBERED = re.compile(rf"\b((?:{REJECTED}|{ANSWERS})/[\w.\-]+-)(\d+)(?=\.\w+)")
 _DIGITS = 8  # of a key, behind a name that is taken
+_READERS, _AHEAD = 8, 32  # threads that read out of a mirror; pictures that are in memory for it
 _RANK = (
     "CASE WHEN {job}.status = 'done' THEN 0 ELSE COALESCE((SELECT CASE"
     " WHEN last.spool IS NOT NULL AND {job}.status != 'failed' THEN 1"
@@ -258,21 +264,46 @@ class _Joint:
             for name in _files_of(self._second):
                 target = self._names.get(name, _renumbered(name, self._of_second))
                 if target is not None:
-                    self._bring_beside(self._second / name, work / target, theirs=target in self._placed)
+                    self._bring_beside(self._second / name, work, target)
+            self._bring_mirrored(work)
             for folder in {path.parent for path in work.rglob("*")}:
                 durable.sync_folder(folder)
 
-    def _bring_beside(self, source: Path, target: Path, *, theirs: bool) -> None:
+    def _bring_beside(self, source: Path, work: Path, name: str) -> None:
         """Put a file of the second folder where one of the first may lie; that of no job gets another name."""
-        free = target
-        if target.exists():
-            if filecmp.cmp(source, target, shallow=False):
-                return
-            free = next(free for free in map(target.with_name, next_names(target.name)) if not free.exists())
-            if theirs:
-                target.rename(free)
-                free = target
-        _link(source, free)
+        target, theirs = work / name, name in self._placed
+        if target.exists() and filecmp.cmp(source, target, shallow=False):
+            return
+        if theirs:
+            _make_room(target)
+        elif target.exists() or mark(folded(name)) in self._files:  # of a job whose picture may be in the mirror alone
+            target = _free(target)
+        _link(source, target)
+
+    def _bring_mirrored(self, work: Path) -> None:
+        """See that what the second folder has in its mirror can be had: where it is, or as a file."""
+        with reading(self._second / LEDGER) as connection:
+            pictures = pictures_of(self._second, connection)
+            shared = pictures.mirror is not None and pictures.mirror == get_meta(self._connection, "mirror")
+            rows = connection.execute("SELECT file_name, sha256, mirrored FROM known WHERE mirrored IS NOT NULL")
+            apart = (row for row in rows if not (shared and self._travels(*row)) and self._is_wanted(row[0]))
+            with ThreadPoolExecutor(_READERS, "batchflux-merge") as threads:
+                while batch := list(islice(apart, _AHEAD)):
+                    read = threads.map(lambda row: pictures.read(*row), batch)
+                    for (name, *_), data in zip(batch, read, strict=True):
+                        target = str(self._names.get(name, name))
+                        _make_room(work / target)
+                        FolderStore(work).put(target, data)
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether a picture of the second folder has a place in the new one, and no file."""
+        return self._names.get(name, name) is not None and not (self._second / name).is_file()
+
+    def _travels(self, _name: str, sha256: str, mirrored: str) -> bool:
+        """Note what an object of the mirror that both have holds; False where the first's ledger says otherwise."""
+        self._connection.execute("INSERT OR IGNORE INTO mirrored VALUES (?, ?, 0)", (mirrored, sha256))
+        found = self._connection.execute("SELECT sha256 FROM mirrored WHERE name = ?", (mirrored,)).fetchone()
+        return bool(found[0] == sha256)
 
     def _add(self, pair: Pair, behind: int) -> int:
         """Add a job that only the second folder has, behind the first's."""
@@ -374,6 +405,17 @@ def _files_of(folder: Path) -> Iterator[str]:
         for path in sorted((folder / part).rglob("*")):
             if path.is_file() and not path.name.startswith(TEMPORARY):
                 yield path.relative_to(folder).as_posix()
+
+
+def _free(target: Path) -> Path:
+    """Return a file beside one, of a name that none has."""
+    return next(free for free in map(target.with_name, next_names(target.name)) if not free.exists())
+
+
+def _make_room(target: Path) -> None:
+    """Give a file that lies where another is to be another name."""
+    if target.exists():
+        target.rename(_free(target))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -15,25 +15,23 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
-from batchflux.errors import ManifestError, StorageError
+from batchflux.errors import StorageError
 from batchflux.ledger.tables import get_meta
-from batchflux.manifest.parts import StoreConfig
-from batchflux.manifest.reading.yaml_nodes import Scalar, Table, read_tree
-from batchflux.output.base import MANIFEST
+from batchflux.manifest.kept import stores_of_folder
 from batchflux.output.durable import unreadable
 from batchflux.output.folder_store import FolderStore
-from batchflux.output.stores.base import Address, StoreSettings, read
-from batchflux.output.stores.opening import Stores
-from batchflux.secrets import Secrets
+from batchflux.output.stores.base import Address, read
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from batchflux.output.stores.base import ObjectStore
 
-_REST = 30.0  # seconds for which a bucket that failed, after its own tries, is not asked again
+_REST = 30.0  # seconds for which a bucket that failed is not asked again
+_FAULTS = 3  # one after another, from which on that is the bucket's, and not a single picture's
 
 
 class Whence(NamedTuple):
@@ -59,7 +57,7 @@ class FolderPictures:
     def __init__(self, folder: Path, whence: Whence, environ: Mapping[str, str] = os.environ) -> None:
         self._folder, self._whence, self._environ = folder, whence, environ
         self._files = FolderStore(folder)
-        self._fault, self._rests_until = "", 0.0
+        self._fault, self._faults, self._rests_until = "", 0, 0.0
 
     @property
     def mirror(self) -> str | None:
@@ -98,9 +96,17 @@ class FolderPictures:
         try:
             data = read(self._bucket, self._place.below(mirrored))
         except StorageError as error:
-            self._fault, self._rests_until = str(error), time.monotonic() + _REST
+            self._faults += 1
+            if self._faults >= _FAULTS:
+                self._fault, self._rests_until = str(error), time.monotonic() + _REST
             raise
+        self._faults = 0
         return None if data is None or hashlib.sha256(data).hexdigest() != sha256 else data
+
+    def file_url(self, mirrored: str) -> str:
+        """Return the URL of a picture in a mirror that is a folder of this machine; '' where the mirror is none."""
+        place = self._place
+        return f"file:///{quote(place.below(mirrored))}" if place.scheme == "file" else ""
 
     def link(self, mirrored: str, seconds: int) -> str:
         """Return a URL by which anyone sees a picture in the mirror for so long; its query is a secret."""
@@ -112,9 +118,8 @@ class FolderPictures:
 
     @cached_property
     def _bucket(self) -> ObjectStore:
-        base = Path(self._whence.base or self._folder)
-        stores = Stores(look_up=Secrets(self._environ, base).get, settings=dict(_stores(self._folder / MANIFEST)))
-        return stores.at(self._place)
+        base = None if self._whence.base is None else Path(self._whence.base)
+        return stores_of_folder(self._folder, base, self._environ).at(self._place)
 
     def _lost(self, name: str, mirrored: str | None) -> StorageError:
         also = "" if mirrored is None else f", nor are its bytes at {self.address(mirrored)}"
@@ -130,15 +135,3 @@ def changed(path: Path) -> StorageError:
 def pictures_of(folder: Path, connection: sqlite3.Connection) -> FolderPictures:
     """Return the pictures of an output folder."""
     return FolderPictures(folder, Whence.of(connection))
-
-
-def _stores(manifest: Path) -> Iterator[tuple[str, StoreSettings]]:
-    """Yield what a folder's manifest says of buckets, nothing where it cannot be read: all else may be wrong in it."""
-    with suppress(OSError, ManifestError, ValueError):
-        root = read_tree(manifest.read_bytes(), str(manifest), lambda _: None)
-        said = root.pairs.get("stores") if isinstance(root, Table) else None
-        for bucket, node in said.pairs.items() if isinstance(said, Table) else ():
-            if isinstance(node, Table):
-                said_of = {name: one for name, one in node.pairs.items() if isinstance(one, Scalar)}
-                given = {name: one.text for name, one in said_of.items() if not one.is_null}
-                yield bucket, StoreSettings(**StoreConfig.model_validate(given).model_dump())

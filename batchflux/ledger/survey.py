@@ -7,6 +7,7 @@ it back. Files are moved afterwards (see moves.py).
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,8 @@ from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
 from batchflux.models import Job, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
-from batchflux.providers import capabilities, quoted
+from batchflux.photos import Unpublished
+from batchflux.providers import capabilities, providers, quoted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.manifest import Manifest
+    from batchflux.manifest.identity import KnownBefore
     from batchflux.manifest.redo import Redo
     from batchflux.photos import Photos
 
@@ -88,6 +91,7 @@ class Survey:
     id is like the selection's `only`. `renamed` has how many file names were changed to such that Windows has, and
     the first. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
     second time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
+    `unpublished` counts what would be put into a bucket; None where photos are not.
     """
 
     total: int = 0
@@ -124,6 +128,7 @@ class Survey:
     jobs: list[Job] | None = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     selection: Selection = field(default_factory=Selection)
+    unpublished: Unpublished | None = None
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""
@@ -229,6 +234,8 @@ class Surveyor:
             result.asked[asked] += 1
             if job.id in self._remade:
                 result.remade[asked] += 1
+            if result.unpublished is not None:
+                result.unpublished.take(job)
             shown = result.samples if self._leads(job) else self._others
             if len(shown) < SAMPLES:
                 shown.append(job)
@@ -309,14 +316,43 @@ def _kept_name(job: Job, known: Known) -> str:
     return known.planned if on_windows(known.planned) == job.file_name else job.file_name
 
 
+def known_before(manifest: Manifest, connection: sqlite3.Connection) -> KnownBefore | None:
+    """Return what finds a job that has another key by now than the ledger has it by; None where there is none."""
+    put = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads'").fetchone() is not None
+    before = put and connection.execute("SELECT 1 FROM uploads WHERE provider GLOB 'bucket *' LIMIT 1").fetchone()
+    return known_as(connection, twins=manifest.published.to is not None or bool(before))
+
+
 def _with_sample(
     manifest: Manifest, connection: sqlite3.Connection, selection: Selection, photos: Photos | None
 ) -> Selection:
     """Return the selection with the places of its sample, which takes a look at all jobs and keeps none."""
     if selection.sample is None:
         return selection
-    jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos)
+    jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_before(manifest, connection)).decoding(
+        photos
+    )
     return replace(selection, positions=sampled(jobs, selection.sample, len(manifest.entries), selection.only))
+
+
+def _unpublished(manifest: Manifest, connection: sqlite3.Connection) -> Unpublished | None:
+    published, wires = manifest.published, providers()
+    if published.to is None:
+        return None
+
+    def links(job: Job) -> bool:
+        maker = manifest.providers[job.provider]
+        return not maker.batched and wires[maker.api, job.style].takes_links(job)
+
+    return Unpublished(published=published, links=links, there=_uploaded_to(connection, published.where, time.time()))
+
+
+def _uploaded_to(connection: sqlite3.Connection, where: str, now: float) -> set[int]:
+    """Return the digests of what lies there now, as hashes."""
+    query = "SELECT sha256 FROM uploads WHERE provider = ? AND (expires IS NULL OR expires > ?)"
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads'").fetchone():
+        return set()  # of an older version, which is only read
+    return {hash(digest) for (digest,) in connection.execute(query, (where, now))}
 
 
 def survey_jobs(
@@ -334,10 +370,13 @@ def survey_jobs(
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
     selection = _with_sample(manifest, connection, selection, photos)
-    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
+    jobs = expand(
+        manifest, capabilities(), faults.append, redos=redone, known_as=known_before(manifest, connection)
+    ).decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
     surveyor.free, surveyor.most = free_providers(connection, manifest.providers), partial(quoted, manifest)
+    surveyor.result.unpublished = _unpublished(manifest, connection)
     survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)

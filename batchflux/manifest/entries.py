@@ -234,7 +234,7 @@ class Plan:
             return None
         try:
             table_format(source)
-            return opened(self._manifest.base / source, entry.given)
+            return opened(self._manifest.path_of(source), entry.given)
         except ReadError as error:
             self._tell(row_fault(self._manifest, self.entry, error.line, "from", error.message))
         except ValueError as error:
@@ -268,7 +268,7 @@ class Plan:
             self._report(key, "the table has a column of this name too; rename one of them", axis.line)
         values: Sequence[AxisValue] = ()
         try:
-            values = axis.values(self._manifest.base)
+            values = axis.values(self._manifest)
         except ValueError as error:
             self._report(key, str(error), axis.line)
         for value in values if axis.name in AXIS_FIELDS else ():

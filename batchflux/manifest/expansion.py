@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from batchflux.manifest.reading.diagnostics import (
     row_fault,
     unknown_variable,
 )
+from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.yaml_nodes import Scalar, plain_data
 from batchflux.manifest.redo import choose
 from batchflux.manifest.rows import as_written, of_paths, references_in, without_blanks
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.errors import Fault
-    from batchflux.manifest.identity import KnownAs
+    from batchflux.manifest.identity import KnownBefore
+    from batchflux.manifest.providers.offers import Offers
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest
@@ -64,8 +67,9 @@ class Expansion:
 
     `offers` is what APIs can carry, one for each call style of each. `on_fault` takes each fault; the job it belongs to
     is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
-    to have tried again; it learns what became of each. `known_as` finds what a ledger of before has a job by, from its
-    key and the one that it had then; such a job keeps both key and id. `merged` counts the jobs left out so far
+    to have tried again; it learns what became of each. `known_as` finds what a ledger has a job by, from its key,
+    the one that it had before, and the one of the style that it goes by with or without `references.publish`; such a
+    job keeps both key and id. `merged` counts the jobs left out so far
     because an earlier one has their key, `faults` the faults reported. `tables` says of each table what was assumed and
     left out so far.
     """
@@ -78,7 +82,7 @@ class Expansion:
         *,
         most: int | None = None,
         redos: Redos | None = None,
-        known_as: Callable[[str, str], KnownAs | None] | None = None,
+        known_as: KnownBefore | None = None,
     ) -> None:
         self._manifest = manifest
         self._makers = Makers(manifest, offers)
@@ -247,7 +251,7 @@ class Expansion:
         prompt = values["prompt"]
         urls, values["prompt"] = parted(prompt)
         if values["images"]:
-            values["images"] = tuple(map(self._reference, values["images"]))
+            values["images"] = tuple(map(self._referenced, values["images"]))
         images = values["images"]
         if urls:
             values["images"] = (*map(self._reference, urls), *images)
@@ -258,7 +262,7 @@ class Expansion:
     ) -> Job | None:
         """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
         if mask := values.get("mask"):
-            values["mask"] = self._reference(mask)
+            values["mask"] = self._referenced(mask)
         said = values.get("provider")
         try:
             offers = self._makers.choose(values, says_so=self._plan.entry.names_provider)
@@ -282,10 +286,32 @@ class Expansion:
         values["style"] = offer.style
         values["dropped"] = offers.dropped(offer, values)
         values["key"] = key_of(values, api_in_keys(provider))
+        self._twin = self._key_by(offers, offers.other(offer, wanted, values["images"]), values)
         for name, message in offers.refusals(offer, values, wanted):
             self._once(name, f"{values['model']} {offer.style} {provider.name}", message, values)
         values["fallbacks"] = self._makers.fallbacks(values, given)
         return self._identified(values, variables, prompt, images)
+
+    def _key_by(self, offers: Offers, offer: Capabilities | None, values: dict[str, Any]) -> str | None:
+        """Return the key that a job has by another style; None without one, or where it cannot carry the same."""
+        if self._known_as is None or offer is None:
+            return None
+        made = {**values, "style": offer.style, "dropped": offers.dropped(offer, values)}
+        return key_of(made, api_in_keys(offers.provider)) if made["dropped"] == values["dropped"] else None
+
+    def _recorded(self, values: dict[str, Any], prompt: str, images: tuple[Reference, ...]) -> tuple[bool, str | None]:
+        """Give a job the key that the ledger has it by; return whether it is new here, and its id there."""
+        key, had = values["key"], None
+        is_new = self._is_new(key)
+        if self._known_as is not None:
+            former = partial(former_key, values, values["provider"], prompt, images)
+            known = self._known_as(key, former, self._twin)
+            if known is not None:
+                values["key"], had = known
+            if values["key"] != key:
+                values["alias"] = key if is_new and values["key"] != self._twin else None
+                is_new = self._is_new(values["key"])
+        return is_new, had
 
     def _identified(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
@@ -293,15 +319,7 @@ class Expansion:
         """Give the job its names, unless it failed or was met before."""
         if self._failed:
             return None
-        key = values["key"]
-        is_new, had = self._is_new(key), None
-        if self._known_as is not None:
-            known = self._known_as(key, former_key(values, values["provider"], prompt, images))
-            if known is not None:
-                values["key"], had = known
-            if values["key"] != key:
-                values["alias"] = key if is_new else None
-                is_new = self._is_new(values["key"])
+        is_new, had = self._recorded(values, prompt, images)
         if not is_new:
             self.merged += 1
             return None
@@ -320,6 +338,14 @@ class Expansion:
         values["position"] = self._made
         self._made += 1
         return Job(**values)
+
+    def _referenced(self, source: str) -> Reference:
+        """Return a reference; one that is not beside the manifest may be beside its table, which is in a bucket."""
+        made, table = self._reference(source), self._plan.entry.source
+        if made.path is None or made.fault is None or made.size is not None or table is None or not is_object(table):
+            return made
+        there = f"{table.rpartition('/')[0]}/{source}"
+        return replace(made, fault=f"{made.fault}; if it is in the bucket, write its address, as {there}")
 
     def _value(self, key: str, part: Any, read: Callable[[str], Any], variables: Variables) -> Any:
         """Return what a template comes to, None after a fault was reported; what is no template is what it is."""

@@ -13,11 +13,12 @@ import re
 import unicodedata
 from functools import lru_cache
 from posixpath import splitext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
 from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import Template, is_url
 from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
@@ -48,6 +49,16 @@ _EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+class KnownBefore(Protocol):
+    """Finds by which key and id the ledger has a job that has another key by now; None: it has no such job."""
+
+    def __call__(self, key: str, former: Callable[[], str], twin: str | None, /) -> KnownAs | None:
+        """Look for a job by its key, the one that `former` makes by the rules of before, and its `twin`, if any.
+
+        The twin's is the key by the style that the job goes by with, or without, `references.publish`.
+        """
+
+
 class KnownAs(NamedTuple):
     """The key and the id that the ledger has a job by, whatever today's rules would give it."""
 
@@ -57,7 +68,13 @@ class KnownAs(NamedTuple):
 
 def references(photos: Photos) -> Callable[[str], Reference]:
     """Return what makes the References of one expansion from what the user wrote."""
-    return lru_cache(maxsize=_KEPT)(lambda source: photos.url(source) if is_url(source) else photos.reference(source))
+
+    def made(source: str) -> Reference:
+        if is_object(source):
+            return photos.object(source)
+        return photos.url(source) if is_url(source) else photos.reference(source)
+
+    return lru_cache(maxsize=_KEPT)(made)
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

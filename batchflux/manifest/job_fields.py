@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading import values
+from batchflux.manifest.reading.objects import EXAMPLE, REMOTE, is_object, object_address
 from batchflux.manifest.reading.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
 from batchflux.manifest.reading.yaml_nodes import Scalar, found, plain_data
 from batchflux.models import Format, Reference
@@ -33,7 +34,7 @@ AUTO = "auto"
 STYLES = (AUTO, "standard", "chat", "native")
 _SEED_BITS = 63
 _RATIO = re.compile(r"([1-9][0-9]{0,5}):([1-9][0-9]{0,5})")
-_SEVERAL = re.compile(r"[,;|]\s*https?://", re.IGNORECASE)
+_SEVERAL = re.compile(rf"[,;|]\s*{REMOTE}", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -88,13 +89,17 @@ def upsampling(text: str) -> bool:
 
 
 def reference(text: str) -> str | None:
-    """Read a reference image: an http(s) URL, or the path of a local file; empty is not given."""
-    if values.is_url(text):
-        if _SEVERAL.search(text) is not None:
-            remedy = 'part them, as images: {split: "{{ photos }}"}, or write the mark between them as %2C, %3B or %7C'
-            raise ValueError(f"found several addresses in one reference, {quoted(text)}; {remedy}")
+    """Read a reference image: an http(s) URL, an address in a bucket, or the path of a file; empty is not given."""
+    if not values.is_url(text):
+        return values.bounded(text, len(text), CONTROL, " in a path; remove it") or None
+    if _SEVERAL.search(text) is not None:
+        remedy = 'part them, as images: {split: "{{ photos }}"}, or write the mark between them as %2C, %3B or %7C'
+        raise ValueError(f"found several addresses in one reference, {quoted(text)}; {remedy}")
+    if is_object(text):
+        return object_address(text)
+    if text.lower().startswith(("http:", "https:")):
         return values.url(text)
-    return values.bounded(text, len(text), CONTROL, " in a path; remove it") or None
+    raise ValueError(f"found {values.shown(text)}; allowed is an http:// or https:// URL, or {EXAMPLE}")
 
 
 def _given(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -136,6 +141,9 @@ def _written(node: Scalar) -> str | Template:
     made: str | Template | None = _reference(node)
     if not made or not node.text.strip():
         raise problem("found nothing; allowed is a path or a URL, or leave the reference out")
+    if "*" in node.text and is_object(node.text):
+        pattern = f"matrix: {{image: {{glob: {node.text}}}}}"
+        raise problem(f"found {quoted(node.text)}; a pattern stands in a matrix, as {pattern}")
     return made
 
 
@@ -223,7 +231,7 @@ FIELDS: tuple[JobField, ...] = (
         "images",
         _one(_images),
         "array string object null",
-        "reference images, in order: local paths (beside the manifest) or URLs; or a template that lists them",
+        "reference images, in order: local paths (beside the manifest), URLs or s3://bucket/key; or a template of them",
         more={"items": {"type": "string"}},
     ),
     _text("seed", _given(seed), "integer string null", "a whole number", _ASKED),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, GetPydanticSchema
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_ID = re.compile(r"(?:AKIA|ASIA|LTAI)[A-Za-z0-9]{12}")  # the ids of access keys at AWS and Aliyun
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
 TOKENS = ("text_in", "image_in", "text_out", "image_out", "in", "out")  # kinds of tokens that have prices of their own
@@ -97,19 +99,29 @@ def keys(value: object) -> tuple[str, ...]:
     items = value if isinstance(value, list) else [value]
     if len(items) == 1 and is_nothing(items[0]):
         return ()
-    names = tuple(scalar(item, "the name of an environment variable").text for item in items)
-    for name in names:
-        if not VARIABLE.fullmatch(name) or _looks_like_key(name):
-            message = "this is no name of an environment variable; put the key into a variable and name it here"
-            raise problem(f"{message}, as TUZI_API_KEY")
+    names = tuple(named(scalar(item, "the name of an environment variable").text) for item in items)
     if len(set(names)) != len(names):
         raise problem("a name stands here twice; name each environment variable once")
     return names
 
 
+def named(name: str, example: str = "TUZI_API_KEY") -> str:
+    """Check the name of an environment variable. It is never shown: it may be the key itself."""
+    if not VARIABLE.fullmatch(name) or _looks_like_key(name):
+        message = "this is no name of an environment variable; put the key into a variable and name it here"
+        raise problem(f"{message}, as {example}")
+    return name
+
+
+def variable(example: str) -> GetPydanticSchema:
+    """The name of an environment variable that holds a secret."""
+    return of_text(partial(named, example=example), "string", "null")
+
+
 def _looks_like_key(name: str) -> bool:
     mixed = any(c.islower() for c in name) and any(c.isupper() for c in name) and any(c.isdigit() for c in name)
-    return len(name) > _LONGEST_NAME or (mixed and len(name) >= _SHORTEST_KEY and "_" not in name)
+    long = len(name) > _LONGEST_NAME or (mixed and len(name) >= _SHORTEST_KEY and "_" not in name)
+    return long or _KEY_ID.match(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.kinds import VARIABLE
 from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.config import SIMULATOR
 from batchflux.manifest.providers.several import providers_of
@@ -28,16 +27,17 @@ from batchflux.manifest.reading.diagnostics import (
     OVERRIDE_FILE,
     Faults,
     check_sound,
-    is_key_name,
     key_names,
     unknown_key,
 )
-from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.environment import expand_environment
+from batchflux.manifest.reading.fetched import Fetched
+from batchflux.manifest.reading.published import link_fault
+from batchflux.manifest.reading.values import AutoTimeout, is_nothing
 from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
     Items,
-    KeyPath,
     Node,
     Scalar,
     Table,
@@ -53,9 +53,10 @@ from batchflux.manifest.schema import (
     LimitsConfig,
     Manifest,
     OutputConfig,
+    stores_of,
 )
 from batchflux.manifest.templates import compile_template
-from batchflux.output.stores.base import Address, in_bucket
+from batchflux.output.stores.base import root_of
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
@@ -72,13 +73,10 @@ PIPED, STDIN = "-", "<stdin>"
 MAX_PARTS = 16  # of a path on the command line
 MAX_NAME = 100  # characters of a manifest's name
 _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
-_REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_KEY = re.compile(r"\s*(?:Bearer\s+)?sk-[A-Za-z0-9_-]{8,}\s*")
-_ADVICE = "put it into an environment variable"
 
 
 def load_manifest(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Manifest,
     *,
     sets: Sequence[str] = (),
     provider: str | None = None,
@@ -91,30 +89,41 @@ def load_manifest(
     `sets` and `provider` change it as `apply_overrides` says, `out` replaces output.dir; `${NAME}` is looked up in
     `environ`, the process's when None. `offers` is what APIs can carry, one for each call style of each: given, the
     provider's API, style and options are checked, and a manifest with faults is expanded too as far as it is sound.
+    The path may be a manifest that is to be read anew; what it had out of buckets stays as it was read.
 
     Raises ManifestError: with every fault.
     """
-    piped = os.fspath(path) == PIPED
-    display = STDIN if piped else os.fspath(path)
+    named, before = (path.display, path.fetched) if isinstance(path, Manifest) else (os.fspath(path), None)
+    piped = named == PIPED
+    display = STDIN if piped else named
     faults = Faults(display)
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if piped else _read(Path(display), display)
-    try:
-        root = read_tree(data, display, faults.note)
-    except ManifestError as error:  # with what was noted before it ended
-        raise ManifestError([*dict.fromkeys([*faults.found, *error.faults])]) from None
-    if not isinstance(root, Table):
-        faults.add(root.line, (), f'found {found(root)}; a manifest starts with "version: 1"')
-        raise ManifestError(faults.found)
+    root = _root(data, faults)
     apply_overrides(root, sets, provider, faults)
-    root = expand_environment(root, os.environ if environ is None else environ, faults)
-    manifest = _manifest(
-        Path("stdin" if piped else display), root, faults, offers, (data.decode("utf-8-sig"), out, provider)
-    )
+    secrets: Lookup = os.environ if environ is None else environ
+    root = expand_environment(root, secrets, faults)
+    stores = store_configs(root, faults)
+    buckets = stores, before or Fetched(stores_of(stores, secrets))
+    text = data.decode("utf-8-sig")
+    manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (text, out, provider), buckets)
+    _check_published(manifest, root, faults)
+    compile_all(manifest, faults)
     if faults.found:
         if offers is not None:
             note_expansion(manifest, offers, faults)
         raise ManifestError(faults.in_order())
     return manifest
+
+
+def _root(data: bytes, faults: Faults) -> Table:
+    try:
+        root = read_tree(data, faults.file, faults.note)
+    except ManifestError as error:  # with what was noted before it ended
+        raise ManifestError([*dict.fromkeys([*faults.found, *error.faults])]) from None
+    if not isinstance(root, Table):
+        faults.add(root.line, (), f'found {found(root)}; a manifest starts with "version: 1"')
+        raise ManifestError(faults.found)
+    return root
 
 
 def _read(path: Path, display: str) -> bytes:
@@ -136,11 +145,12 @@ def _manifest(
     faults: Faults,
     offers: Sequence[Capabilities] | None,
     given: tuple[str, str | None, str | None],
+    buckets: tuple[dict[str, StoreConfig], Fetched],
 ) -> Manifest:
     _top(root, faults)
     name = _name(path.stem, root, faults)
     made = providers_of(root, offers, faults, given[2])
-    manifest = Manifest(
+    return Manifest(
         path=path.absolute(),
         base=path.absolute().parent,
         display=faults.file,
@@ -155,7 +165,8 @@ def _manifest(
         output=_output(root, name, given[1], faults),
         references=_part(root, "references", ReferencesConfig, faults),
         webhooks=_webhooks(root, faults),
-        stores=_stores(root, faults),
+        stores=buckets[0],
+        fetched=buckets[1],
         text=_without_passwords(given[0], made.named.values()),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
@@ -166,8 +177,6 @@ def _manifest(
         out_given=bool(given[1]),
         dir_given=bool(given[1]) or _names_folder(root),
     )
-    compile_all(manifest, faults)
-    return manifest
 
 
 def _without_passwords(text: str, providers: Iterable[ProviderConfig]) -> str:
@@ -234,17 +243,30 @@ def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
     return made
 
 
-def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+def _check_published(manifest: Manifest, root: Table, faults: Faults) -> None:
+    publish, path = manifest.references.publish, ("references", "publish")
+    if publish is not None and not faults.below("references"):
+        timeouts = (manifest.limits_of(name).timeout for name in manifest.providers)
+        longest = max(one.longest if isinstance(one, AutoTimeout) else one for one in timeouts)
+        if (fault := link_fault(publish.to, publish.url, publish.sign, longest)) is not None:
+            faults.add(line_at(root, path), path, fault)
+
+
+def store_configs(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+    """Return what `stores` says of buckets, by their addresses; note what is wrong there."""
     node = root.pairs.get("stores")
     if node is None or is_nothing(node):
         return {}
     if not isinstance(node, Table):
         faults.add(node.line, ("stores",), f"found {found(node)}; allowed is a mapping of buckets, as s3://bucket")
         return {}
-    for key in node.pairs:
-        if not in_bucket(key) or Address.of(key).key:
+    made = {}
+    for key, said in node.pairs.items():
+        bucket = root_of(key)
+        if bucket is None:
             faults.add(node.lines[key], ("stores", key), "is no bucket; name one by its address, as s3://bucket")
-    return {key: check_sound(StoreConfig, said, ("stores", key), faults)[0] for key, said in node.pairs.items()}
+        made[bucket or key] = check_sound(StoreConfig, said, ("stores", key), faults)[0]
+    return made
 
 
 def _names_folder(root: Table) -> bool:
@@ -373,69 +395,3 @@ def _own(node: Node) -> Node:
     if isinstance(node, Table):
         return Table(node.line, dict(node.pairs), dict(node.lines))
     return Items(node.line, list(node.items)) if isinstance(node, Items) else node
-
-
-def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
-    """Return the tree with the environment's values; note variables that are not set, and secrets written out.
-
-    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name,
-    never the value.
-    """
-
-    def walk(node: Node, path: KeyPath, line: int) -> Node:
-        if isinstance(node, Scalar):
-            _refuse_key(node, path, faults)
-        of_provider = secret = False
-        match path:
-            case ("provider" | "providers" | "notify", *_):
-                of_provider = True
-            case ("defaults", "webhook_secret") | ("jobs", int(), "webhook_secret"):
-                secret = not is_nothing(node)
-        if secret and not (isinstance(node, Scalar) and _REFERENCE.fullmatch(node.text)):
-            faults.add(line, path, f"a secret does not belong in a manifest; {_ADVICE} and write ${{NAME}} here")
-            return Scalar("", plain=True, line=node.line)
-        if isinstance(node, Table):
-            return walk_table(node, path)
-        if isinstance(node, Items):
-            return Items(node.line, [walk(item, (*path, index), item.line) for index, item in enumerate(node.items)])
-        return _expanded(node, path, secrets, faults) if of_provider or secret else node
-
-    def walk_table(table: Table, path: KeyPath) -> Table:
-        pairs = {key: walk(child, (*path, key), table.lines[key]) for key, child in table.pairs.items()}
-        return Table(table.line, pairs, table.lines)
-
-    return walk_table(root, ())
-
-
-def _refuse_key(node: Scalar, path: KeyPath, faults: Faults) -> None:
-    """A key is known by its first letters, wherever it stands; keys of the provider have their own check."""
-    of_provider = path[0] in {"provider", "providers"}
-    key = next(map(str, path[1 if path[0] == "provider" else 2 :]), "")
-    if _KEY.fullmatch(node.text) and not (of_provider and (key == "keys" or is_key_name(key))):
-        name = "name it under keys" if of_provider else "name it under provider.keys"
-        faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
-
-
-def _expanded(node: Scalar, path: KeyPath, secrets: Lookup, faults: Faults) -> Scalar:
-    if "${" not in node.text:
-        return node
-    missing, values = False, dict[str, str]()
-    for name in _REFERENCE.findall(node.text):
-        if VARIABLE.fullmatch(name) is None:
-            message = f"found {quoted(f'${{{name}}}')}; allowed is ${{NAME}} with the name of an environment variable"
-        else:
-            try:
-                found = secrets.get(name)
-            except ValueError as error:
-                message = str(error)
-            else:
-                if found or (found is not None and path[-1] != "webhook_secret"):
-                    values[name] = found
-                    continue
-                message = f"the environment variable {name} is {'not set; set it' if found is None else 'empty'}"
-        missing = True
-        faults.add(node.line, path, message)
-    if missing:  # nothing stands there then, so that the field is not found wrong too
-        return Scalar("", plain=True, line=node.line, shown=node.text)
-    text = _REFERENCE.sub(lambda match: values[match[1]], node.text)
-    return Scalar(text, node.plain, node.line, shown=node.text)

@@ -1,21 +1,20 @@
 """The matrix: the product of all axes in the order written, the last one fastest, less what is excluded.
 
 Each value of an axis has a text (what a field's reader and `exclude` see) and a value (what a template sees). Globs and
-files of lines are read beside the manifest; a glob that finds nothing is a fault.
+files of lines are read beside the manifest or in buckets; a glob that finds nothing is a fault.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import READERS, reference
 from batchflux.manifest.reading.values import is_template, line_of_text, problem, scalar
 from batchflux.manifest.reading.yaml_nodes import Scalar, found, value_of
 from batchflux.manifest.templates import ImagePath, Parts
-from batchflux.photos import matches
 from batchflux.tables.lines import lines_of
 
 if TYPE_CHECKING:
@@ -35,6 +34,16 @@ AXIS_SCHEMA = {"oneOf": [{"type": "array", "minItems": 1}, {"type": "object", "p
 _ALLOWED = "allowed is a list, {range: [first, last]}, {glob: PATTERN} or {lines: FILE}"
 
 Kind = Literal["list", "range", "glob", "lines"]
+
+
+class Files(Protocol):
+    """Finds the files that a manifest names, beside it or in buckets."""
+
+    def path_of(self, source: str, /) -> Path:
+        """Return where a file's bytes are; ReadError."""
+
+    def matches(self, patterns: Sequence[str], /) -> list[str]:
+        """Return the files that patterns mean; ValueError where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +84,14 @@ class Axis:
         """Return how many values there are at least, without making them."""
         return self.given[1] - self.given[0] + 1 if self.kind == "range" else len(self.given)
 
-    def values(self, base: Path) -> Sequence[AxisValue]:
+    def values(self, files: Files) -> Sequence[AxisValue]:
         """Return all values; a ValueError says that nothing matches, or why the file of lines cannot be read."""
         if self.kind == "range":
             return [AxisValue(str(number), number) for number in range(self.given[0], self.given[1] + 1)]
         if self.kind == "glob":
-            return [AxisValue(name, ImagePath(name)) for name in matches(self.given, base)]
+            return [AxisValue(name, ImagePath(name)) for name in files.matches(self.given)]
         if self.kind == "lines":
-            texts = lines_of(self.given[0], base)
+            texts = lines_of(self.given[0], files.path_of)
             return [AxisValue(text, ImagePath(text) if self.name == "image" else text) for text in texts]
         return [self._listed(item) for item in self.given]
 

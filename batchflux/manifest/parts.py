@@ -8,20 +8,20 @@ from pydantic import Field
 
 from batchflux.manifest import job_fields, kinds
 from batchflux.manifest.kinds import Part
-from batchflux.manifest.reading import values
+from batchflux.manifest.reading import published, values
 from batchflux.output.stores.base import Style
 
 
 class PublishConfig(Part):
     """Where local references are put, so that they travel as URLs. `sign` in seconds; `url` or `sign` is given."""
 
-    to: Annotated[str, kinds.of_text(values.bucket, "string")] = Field(
-        description="the address below which they are put by their content, as s3://bucket/refs"
+    to: Annotated[str | None, kinds.of_text(values.bucket, "string", "null")] = Field(
+        None, description="the address below which they are put by their content, as s3://bucket/refs"
     )
-    url: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+    url: Annotated[str | None, kinds.of_text(published.link_template, "string", "null")] = Field(
         None, description='how they are reached from everywhere, as "https://img.example/{key}"'
     )
-    sign: Annotated[float | None, kinds.of_text(values.timeout, "string", "number", "null")] = Field(
+    sign: Annotated[float | None, kinds.of_text(published.link_life, "string", "number", "null")] = Field(
         None, description="how long a signed link to one is good for, as 2h, in place of a public url"
     )
 
@@ -50,8 +50,8 @@ class ReferencesConfig(Part):
 class StoreConfig(Part):
     """What is said of a bucket; what is left out is looked up by the usual names of variables. Keys are NAMES."""
 
-    endpoint: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
-        None, description="the address of a server of its kind, as https://oss-cn-hangzhou.aliyuncs.com"
+    endpoint: Annotated[str | None, kinds.of_text(values.url, "string", "null")] = Field(
+        None, description="the address of its server, where it is not the usual one, as https://minio.example"
     )
     region: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
         None, description="its region, as eu-central-1"
@@ -59,14 +59,14 @@ class StoreConfig(Part):
     style: Annotated[Style | None, kinds.word(*get_args(Style))] = Field(
         None, description="path: behind the endpoint; virtual: before it; domain: the endpoint is the bucket's own"
     )
-    access_key: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
-        None, description="NAME of the environment variable with the access key's id"
+    access_key: Annotated[str | None, kinds.variable("AWS_ACCESS_KEY_ID")] = Field(
+        None, description="NAME of the environment variable with the access key's id; az: with the account's name"
     )
-    secret_key: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
-        None, description="NAME of the environment variable with the access key's secret"
+    secret_key: Annotated[str | None, kinds.variable("AWS_SECRET_ACCESS_KEY")] = Field(
+        None, description="NAME of the environment variable with its secret; gs: with a service account's JSON"
     )
-    token: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
-        None, description="NAME of the environment variable with a session's token"
+    token: Annotated[str | None, kinds.variable("AWS_SESSION_TOKEN")] = Field(
+        None, description="NAME of the environment variable with a session's token; az: with a shared access signature"
     )
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from batchflux.errors import quoted
+from batchflux.manifest.reading.objects import REMOTE
 from batchflux.manifest.templates import Blank, BlankError, shown
 from batchflux.tables.cells import MISSING, is_blank, trimmed
 
@@ -24,7 +25,7 @@ _NOT_WORD = re.compile(r"\W+")
 _TEXT_MARK = "'"  # in front of a number that a spreadsheet is to keep as text
 _WHOLE = re.compile(r"(?![-+]?[0-9]{1,3}\.000$)([-+]?[0-9]+)\.0+")  # but 1.000, which is a thousand to many
 _TIME = re.compile(r"0?([1-9][0-9]?):0?([1-9][0-9]?)(?::00)?")  # what a spreadsheet makes of 16:9
-_PARTS = re.compile(r"\s*[|\n]\s*|\s*[,;]\s+|\s*[,;](?=https?://)|\s+(?=https?://)", re.IGNORECASE)
+_PARTS = re.compile(rf"\s*[|\n]\s*|\s*[,;]\s+|\s*[,;](?={REMOTE})|\s+(?={REMOTE})", re.IGNORECASE)
 _LOCAL_PARTS = re.compile(r"\s*[,;]\s*")
 _AS_TEXT = frozenset({"id", "model"})  # fields in which a leading ' may be meant
 _WHOLE_FIELDS = frozenset({"seed", "safety_tolerance", "variant"})

@@ -3,7 +3,8 @@
 - A URL counts without its signature: a reference that was signed anew is the same photo. Only what is a signature for
   certain is left out, for a parameter that names the photo (`?id=7`, `?token=7`) must count.
 - A prompt counts without blanks and line ends at its ends, and with one kind of line end.
-- URLs at a prompt's very front are references: the Flux-Kontext guide's own way to write them.
+- URLs at a prompt's very front are references: the Flux-Kontext guide's own way to write them. Addresses in buckets are
+  not: no API reads them, and their keys may have blanks in them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import url as read_url
 
 _FRONT_URL = re.compile(r"\s*(https?://\S+)(?:\s+|\Z)", re.IGNORECASE)
@@ -53,9 +55,9 @@ _WEB_TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*")
 
 
 def unsigned(url: str) -> str:
-    """Return the URL without its signature; as it is, when it has none."""
+    """Return the URL without its signature; as it is, when it has none, as addresses in buckets."""
     head, mark, query = url.partition("?")
-    if not mark:
+    if not mark or is_object(url):
         return url
     query, hash_mark, fragment = query.partition("#")
     parts = [(part, *_pair(part)) for part in query.split("&")]

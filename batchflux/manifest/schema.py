@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
 
+from batchflux.errors import ReadError
 from batchflux.manifest import job_fields, kinds
 from batchflux.manifest.kinds import (
     Amount,
@@ -30,6 +31,7 @@ from batchflux.manifest.kinds import (
 from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
 from batchflux.manifest.reading import values
+from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import (
     AutoTimeout,
     Deadline,
@@ -40,15 +42,17 @@ from batchflux.manifest.reading.values import (
 from batchflux.models import DIFFERENCES, Verify
 from batchflux.output.stores.base import StoreSettings
 from batchflux.output.stores.opening import Stores
-from batchflux.photos import Photos, Settings, reach_of
+from batchflux.photos import LINK_LIFE, Photos, Published, Settings, reach_of
 from batchflux.secrets import Secrets
 from batchflux.tables import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.matrix import Axis
+    from batchflux.manifest.reading.fetched import Fetched
+    from batchflux.secrets import Lookup
 
 
 class LimitsConfig(Part):
@@ -233,6 +237,12 @@ class Entry:
     names_provider: bool = False
 
 
+def stores_of(said: Mapping[str, StoreConfig], secrets: Lookup) -> Stores:
+    """Return who opens buckets, by what is said of them."""
+    settings = {name: StoreSettings(**one.model_dump()) for name, one in said.items()}
+    return Stores(look_up=secrets.get, settings=settings)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A manifest without static faults.
@@ -242,6 +252,7 @@ class Manifest:
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` is where
     output.file_name stands, `keys_lines` where each provider's keys do. `env_file` has values of variables, as
     --env-file names it.
+    `fetched` is what is read out of buckets.
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
     that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
@@ -257,6 +268,7 @@ class Manifest:
     references: ReferencesConfig
     webhooks: WebhooksConfig
     stores: Mapping[str, StoreConfig]
+    fetched: Fetched = field(repr=False, compare=False)
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
@@ -294,7 +306,7 @@ class Manifest:
             said = entry.fields.get("provider")
             if isinstance(said, Template) or (axis is not None and axis.kind != "list"):
                 return tuple(self.providers)
-            texts = [said] if axis is None else [value.text for value in axis.values(self.base)]
+            texts = [said] if axis is None else [value.text for value in axis.values(self)]
             names |= {text or default for text in texts}
         return tuple(name for name in self.providers if name in (names or {default}))
 
@@ -317,8 +329,7 @@ class Manifest:
 
     def buckets(self, environ: Mapping[str, str]) -> Stores:
         """Return who opens buckets, with what is looked up beginning with `environ`."""
-        settings = {name: StoreSettings(**said.model_dump()) for name, said in self.stores.items()}
-        return Stores(look_up=self.secrets(environ).get, settings=settings)
+        return stores_of(self.stores, self.secrets(environ))
 
     @property
     def tag_names(self) -> tuple[str, ...]:
@@ -326,12 +337,31 @@ class Manifest:
         pairs = (pair for entry in self.entries for pair in entry.fields.get("tags", ()))
         return tuple(dict.fromkeys(name for name, _ in pairs))
 
+    def path_of(self, source: str) -> Path:
+        """Return the path of a file that the manifest names, beside it or in a bucket; ReadError where it has none."""
+        if is_object(source):
+            return self.fetched.file(source)
+        if values.is_url(source):
+            allowed = "allowed is a path, or an address in a bucket, as s3://bucket/products.csv"
+            raise ReadError(None, f"cannot be read at a URL; {allowed}")
+        return self.base / source
+
+    def matches(self, patterns: Sequence[str]) -> list[str]:
+        """Return the files that patterns mean, beside the manifest and in buckets; ValueError where there are none."""
+        return self.fetched.matches(patterns, self.base)
+
     def photos(self, output: Path | None = None) -> Photos:
         """Return the photos that the jobs name; with an output folder to remember them in, they can be decoded."""
         reaches = [reach_of(one.base_url, one.allow_hosts) for one in self.providers.values()]
         settings = Settings(**self.references.model_dump(exclude={"publish"}))
         return Photos(self.base, settings, output, lambda url: any(reach(url) for reach in reaches))
 
+    @property
+    def published(self) -> Published:
+        """Where local references are put, so that they travel as links, and how long signed links are good for."""
+        said = self.references.publish
+        return Published() if said is None else Published(to=said.to, url=said.url, seconds=said.sign or LINK_LIFE)
+
     def beside(self, source: str) -> str:
         """Return how a message names a file that the manifest names: as the user would type it from where they are."""
-        return str(Path(self.display).parent / source)
+        return source if is_object(source) else str(Path(self.display).parent / source)

@@ -1,4 +1,4 @@
-"""The files that a pattern means: `*`, `?`, `[…]`, `**` and `{jpg,png}`, in the folder of the manifest.
+"""The files that a pattern means: `*`, `?`, `[…]`, `**` and `{jpg,png}`, in the folder of the manifest or a bucket.
 
 As the shell has it: `*` takes no name that begins with a dot, `**` no such folder. Letters of a suffix count as one in
 upper and lower case (`*.jpg` takes IMG_1.JPG), and so do the two ways in which Unicode writes an accent. A name that is
@@ -11,18 +11,20 @@ import glob
 import itertools
 import os
 import re
-import unicodedata
 from collections import deque
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import quoted
+from batchflux.output.stores.base import Address, in_bucket
 from batchflux.photos.find import joined, on_disk
+from batchflux.photos.objects import fits, is_folder, objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from batchflux.output.stores.opening import Stores
 
 MAX_MATCHES = 1_000_000
 MAX_DEEP = 2
@@ -32,33 +34,41 @@ MAX_BRACES = 256  # patterns that one with braces comes to
 _BRACES = re.compile(r"\{([^{}/]*,[^{}]*)\}")
 
 
-def matches(patterns: Sequence[str], base: Path) -> list[str]:
+def matches(patterns: Sequence[str], base: Path, stores: Stores) -> list[str]:
     """Return the files, sorted for each pattern, each once, relative to `base` unless a pattern is absolute.
 
-    Raises ValueError: nothing matches, or a pattern looks at more than can be meant.
+    A pattern that is the address of a bucket means objects there, each by its address. Raises ValueError: nothing
+    matches, or a pattern looks at more than can be meant; UsageError and StorageError: a bucket cannot be listed.
     """
     names: dict[str, None] = {}
     for pattern in patterns:
         found = set[str]()
         for plain in _unbraced(pattern):
-            for name in _files(plain, base):
+            for name in _in_bucket(plain, stores) if in_bucket(plain) else _files(plain, base):
                 found.add(name)
                 if len(found) > MAX_MATCHES:
                     raise ValueError(f"{_shown(pattern)} matches more than {MAX_MATCHES} files")
         names |= dict.fromkeys(sorted(found))
     if not names:
         shown = " or ".join(map(_shown, patterns))
-        raise ValueError(f"no file matches {shown} beside the manifest{_why(patterns[0], base)}")
+        place = "" if all(map(in_bucket, patterns)) else " beside the manifest"
+        raise ValueError(f"no file matches {shown}{place}{_why(patterns[0], base, stores)}")
     return list(names)
 
 
-def _why(pattern: str, base: Path) -> str:
+def _why(pattern: str, base: Path, stores: Stores) -> str:
     """Return why nothing is found, as the end of a sentence, where folders tell."""
+
+    def is_there(folder: str) -> bool:
+        if in_bucket(folder):
+            return is_folder(stores.at(folder), Address.of(folder).key)
+        return os.path.isdir(joined(base, folder))
+
     folder = pattern.rstrip("/")
-    if os.path.isdir(joined(base, folder)):
+    if is_there(folder):
         return f"; it is a folder: write {folder}/*.jpg"
     above = re.split(r"/?[^/]*(?:[*?\[{]|$)", folder, maxsplit=1)[0]
-    return "" if os.path.isdir(joined(base, above)) else f"; there is no folder {above}"
+    return "" if is_there(above) else f"; there is {'nothing in' if in_bucket(above) else 'no folder'} {above}"
 
 
 def _shown(pattern: str) -> str:
@@ -86,6 +96,26 @@ def _files(pattern: str, base: Path) -> Iterator[str]:
     if "\\" in pattern and on_disk(base, pattern) is None:
         pattern = pattern.replace("\\", "/")
     parts = pattern.split("/")
+    _check(parts, written)
+    if glob.has_magic(pattern) and (literal := on_disk(base, pattern)) is not None and Path(literal).is_file():
+        yield pattern
+    yield from _Walk(base, pattern).files()
+
+
+def _in_bucket(pattern: str, stores: Stores) -> Iterator[str]:
+    place = Address.of(pattern)
+    if glob.has_magic(place.bucket):
+        raise ValueError(f"found a wildcard in the name of a bucket, in {_shown(pattern)}; name one bucket")
+    parts = place.key.split("/")
+    _check(parts, pattern)
+    if not {".", ".."}.isdisjoint(parts):
+        raise ValueError(f"found . or .. in {_shown(pattern)}; keys in a bucket have neither")
+    for key in objects(stores.at(place), place):
+        yield str(place._replace(key=key))
+
+
+def _check(parts: Sequence[str], written: str) -> None:
+    """Raise ValueError for a pattern of such parts that cannot be meant."""
     # What would walk the same folders over and over: `*/../*/../*`.
     if ".." in itertools.dropwhile(lambda part: not glob.has_magic(part), parts):
         raise ValueError(f"found .. behind a wildcard in {_shown(written)}; write it in front")
@@ -93,9 +123,6 @@ def _files(pattern: str, base: Path) -> Iterator[str]:
         raise ValueError(f"found more than {MAX_DEEP} ** in {_shown(written)}; one finds folders of any depth")
     if len(parts) > MAX_PARTS:
         raise ValueError(f"found {len(parts)} names in {_shown(written)}; allowed are at most {MAX_PARTS}")
-    if glob.has_magic(pattern) and (literal := on_disk(base, pattern)) is not None and Path(literal).is_file():
-        yield pattern
-    yield from _Walk(base, pattern).files()
 
 
 def _is(kind: Callable[[Any], bool], place: object) -> bool:
@@ -103,16 +130,6 @@ def _is(kind: Callable[[Any], bool], place: object) -> bool:
     with suppress(OSError):
         return kind(place)
     return False
-
-
-def _fits(name: str, part: str) -> bool:
-    """Whether a file's name is meant by one part of a pattern."""
-    name, part = unicodedata.normalize("NFC", name), unicodedata.normalize("NFC", part)
-    stem, dot, suffix = name.rpartition(".")
-    head, mark, tail = part.rpartition(".")
-    return fnmatchcase(name, part) or bool(
-        dot and mark and fnmatchcase(f"{stem}.{suffix.lower()}", f"{head}.{tail.lower()}")
-    )
 
 
 class _Walk:
@@ -160,7 +177,7 @@ class _Walk:
                 return
         for entry in self._entries(place):
             shown = entry.name.startswith(".") <= part.startswith(".")
-            if shown and _fits(entry.name, part) and _is(is_kind, entry):
+            if shown and fits(entry.name, part) and _is(is_kind, entry):
                 yield place + entry.name
 
     def _path(self, place: str) -> str:

@@ -63,17 +63,19 @@ class Seen:
     """What local photos there are: how many, of how many bytes, and `broken` ones among them, which cannot be sent.
 
     `steps` counts what is done to them before they are sent, `large` those that are more than some APIs take even then.
+    `in_buckets` are how many others there are, which are not looked at.
     """
 
     photos: int = 0
     bytes: int = 0
     broken: int = 0
     large: int = 0
+    in_buckets: int = 0
     steps: Counter[str] = field(default_factory=Counter)
 
     def as_counts(self) -> dict[str, Any]:
         """Return it as JSON data, the steps in their order."""
-        counts = {name: getattr(self, name) for name in ("photos", "bytes", "broken", "large")}
+        counts = {name: getattr(self, name) for name in ("photos", "bytes", "broken", "large", "in_buckets")}
         return counts | {"prepared": {name: self.steps[name] for name in STEPS if self.steps[name]}}
 
 
@@ -123,6 +125,13 @@ class Photos:
                 "file's path, or name the host in provider.allow_hosts where it can"
             )
         return Reference(source=source, url=source, fault=fault)
+
+    def object(self, address: str) -> Reference:
+        """Return the Reference of an object in a bucket; it is known by its address."""
+        before = len(self._counted)
+        self._counted.add(hash(address))
+        self.seen.in_buckets += len(self._counted) - before
+        return Reference(source=address, url=address)
 
     def _found(self, source: str) -> Reference:
         path, fault, digest, kind, size = joined(self._base, source), None, None, None, None
@@ -255,6 +264,20 @@ class Photos:
         small = self._settings.max_bytes is not None or "scaled" in steps or facts.bytes <= LARGE_BYTES
         seen.large += not (few and small)
 
+    def received(self, image: Reference, data: bytes) -> Reference:
+        """Keep the bytes of a reference that lies elsewhere beside the copies; return it as that file.
+
+        Its fault says what is wrong with them. Raises StorageError: no copy can be kept. Waits until they are decoded.
+        """
+        kind, digest = kind_of(data[:_HEAD]), hashlib.sha256(data).hexdigest()
+        if kind is None or self._cache is None:
+            return replace(image, fault=f"the reference {image.source} is not a PNG, JPEG, WEBP or GIF picture")
+        place = self._cache.folder / f"{_short(Path(image.source).stem)}-{digest[:16]}.{kind}"
+        _write(place, data)
+        made = self._judge(self.reference(str(place)))
+        fault = made.fault and made.fault.replace(str(place), image.source)
+        return replace(made, source=image.source, fault=fault)
+
     async def ready(self, job: Job) -> Job:
         """Return a job with copies of the photos that are not sent as they are, each made once, in a thread.
 
@@ -305,8 +328,7 @@ class Photos:
         except ValueError as error:
             raise JobError(Code.REFERENCE, f"the reference {image.source} {error}") from None
         digest = hashlib.sha256(made).hexdigest()
-        stem = _NOT_IN_NAMES.sub("_", Path(image.path).stem)[:_LONGEST_STEM].strip(".")
-        name = f"{stem}-{image.sha256[:16]}-{digest[:8]}{SUFFIXES[made_kind][0]}"
+        name = f"{_short(Path(image.path).stem)}-{image.sha256[:16]}-{digest[:8]}{SUFFIXES[made_kind][0]}"
         _write(cache.folder / name, made)
         cache.note_copy(image.sha256, self._how, name, digest, made_kind)
         cache.save()
@@ -339,6 +361,10 @@ def _digest(path: str, _state: tuple[int, ...]) -> tuple[str, Kind | None]:
         kind = kind_of(stream.read(_HEAD))
         stream.seek(0)
         return hashlib.file_digest(stream, "sha256").hexdigest(), kind
+
+
+def _short(stem: str) -> str:
+    return _NOT_IN_NAMES.sub("_", stem)[:_LONGEST_STEM].strip(".")
 
 
 def _media_type(converted: Kind, kind: Kind | str) -> str:

@@ -24,6 +24,7 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
+from batchflux.manifest import Manifest
 from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.books.mirrored import MirrorUse
     from batchflux.ledger.summary import BatchUse
-    from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.manifest import ProviderConfig
     from batchflux.models import Job
     from batchflux.planner.estimates import ProviderPlan
     from batchflux.planner.modes import Pace
@@ -70,8 +71,9 @@ class Plan:
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
     `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
     `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
-    its distance from UTC), `deadline_seconds` from now. `mirror` is the bucket that pictures are put into, with how
-    many are left to be put of those that are done.
+    its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
+    so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that pictures are put into,
+    with how many are left to be put of those that are done.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Plan:
     without_fallback: int = 0
     worst_cost: Decimal | None = None
     batches: dict[str, BatchUse] = field(default_factory=dict)
+    publish: dict[str, Any] | None = None
     budget_per_run: Decimal | None = None
     deadline: str | None = None
     deadline_seconds: float | None = None
@@ -126,7 +129,7 @@ class Plan:
 
 
 def load_manifest(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Manifest,
     *,
     sets: Sequence[str] = (),
     provider: str | None = None,
@@ -134,7 +137,7 @@ def load_manifest(
     environ: Mapping[str, str] | None = None,
     env_file: str | os.PathLike[str] | None = None,
 ) -> Manifest:
-    """Read and check a manifest; spends nothing.
+    """Read and check a manifest, also one that was read before; spends nothing.
 
     `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
     name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
@@ -145,7 +148,8 @@ def load_manifest(
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
     """
     values_in = None if env_file is None else Path(env_file)
-    secrets = Secrets(os.environ if environ is None else environ, Path(path).absolute().parent, values_in)
+    beside = path.base if isinstance(path, Manifest) else Path(path).absolute().parent
+    secrets = Secrets(os.environ if environ is None else environ, beside, values_in)
     manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
     return replace(manifest, env_file=values_in)
 
@@ -228,7 +232,7 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
 
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
-    paces, provider, asked = paces or {}, manifest.provider, survey.asked
+    paces, provider, asked, put = paces or {}, manifest.provider, survey.asked, survey.unpublished
     own = (each := provider_plans(manifest, survey, paces))[provider.name]
     return Plan(
         name=manifest.name,
@@ -250,6 +254,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         unreadable_samples=tuple(_reference_faults(survey)),
         models=counted((ways[0].model, calls) for ways, calls in asked.items()),
         photos=survey.photos,
+        publish=None if put is None else {"to": put.published.to, "photos": put.photos, "bytes": put.bytes},
         set_aside=survey.set_aside,
         set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
@@ -287,7 +292,9 @@ def _reference_faults(survey: Survey) -> Iterator[str]:
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     try:
         provider = manifest.providers[job.provider]
-        request = providers()[provider.api, job.style].submit(job, 1)
+        wire = providers()[provider.api, job.style]
+        publishes = wire.takes_links(job) and not provider.batched
+        request = wire.submit(manifest.published.shown(job) if publishes else job, 1)
     except JobError as error:  # its own run says so, too; the others are planned
         return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
     url = (provider.base_url or f"http://{SIMULATOR_HOST}") + request.url

@@ -99,8 +99,9 @@ def _segment(body: bytes) -> bytes:
 
 def _changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
     """Return data with other bytes in these places."""
-    pieces, at = [], 0
+    whole, at = memoryview(data), 0  # no slice of it is copied twice
+    pieces: list[bytes | memoryview] = []
     for begin, end, new in sorted(changes, key=lambda change: change[:2]):
-        pieces += [data[at:begin], new]
+        pieces += [whole[at:begin], new]
         at = end
-    return b"".join([*pieces, data[at:]])
+    return b"".join([*pieces, whole[at:]])

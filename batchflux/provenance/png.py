@@ -49,7 +49,7 @@ class Png:
 
     def written(self, xmp: bytes | None) -> bytes:
         """Return the file."""
-        data, first, place = self._data, self._chunks[0].end, self._place
+        data, first, place = memoryview(self._data), self._chunks[0].end, self._place
         packet = b"" if xmp is None else _international(_XMP, xmp)
         if place is None or not packet:
             return b"".join((data[:first], packet, self._text, data[first:]))

@@ -135,6 +135,10 @@ class Provider(ABC):
         """Return the step of an API that gives its picture at once, as `answers` reads it."""
         return HttpRequest(method="POST", url=url, content=body, reader=partial(self.answers, job))
 
+    def takes_links(self, job: Job) -> bool:
+        """Whether the references of a job may travel as links."""
+        return self.capabilities(job.model).url_images
+
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step whose reader returns Uploaded, for `submit` to see the local reference as a URL."""
         return None

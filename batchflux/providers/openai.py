@@ -174,6 +174,10 @@ class OpenAi(Provider):
             batch=TERMS if own else None,
         )
 
+    def takes_links(self, job: Job) -> bool:
+        """Whether the references of a job may travel as links: in JSON."""
+        return dict(job.options).get("edits") != "multipart"
+
     def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the one request; JobError `reference`, or `invalid_request`, which says what it cannot carry."""
         body = self._body(job)
@@ -205,9 +209,10 @@ class OpenAi(Provider):
 
     def _edits(self, job: Job, body: dict[str, Any], form: str | None) -> HttpRequest:
         """Return the request with references: in JSON, in a form, or as they can travel (None)."""
-        link = next((image for image in job.references if image.url is not None), None)
-        in_form = None if link is not None else self.one_call(job, _EDITS, _form(job, body))
-        if in_form is not None and form != "json":
+        links = [image for image in job.references if image.url is not None]
+        only_links = any(image.path is None for image in links)
+        in_form = None if only_links else self.one_call(job, _EDITS, _form(job, body))
+        if in_form is not None and form != "json" and not links:
             return in_form
         if dict(job.options).get("edits") == "json":
             how: dict[str, Any] = {"remedy": "; set options: {edits: multipart}"}
@@ -232,7 +237,9 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     images, mask = values["images"], values.get("mask")
     if mask is not None and not images:
         yield "mask", "a mask says what of a reference is painted anew; add images"
-    link = next((one for one in (*images, mask) if one is not None and one.url is not None), None)
+    link = next(
+        (one for one in (*images, mask) if one is not None and one.url is not None and one.address is None), None
+    )
     if link is not None and dict(values["options"]).get("edits") == "multipart":
         message = f"a form cannot carry the link {link.source.partition('?')[0]}"
         yield "options", f"{message}; save the photo beside the manifest, or set options: {{edits: json}}"

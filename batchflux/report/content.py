@@ -21,7 +21,7 @@ from batchflux.ledger.summary import last_run, state_in
 from batchflux.ledger.tables import currency, get_meta, jobs_by_number
 from batchflux.output.folder import iso
 from batchflux.redaction import redacted
-from batchflux.report.thumbs import is_url
+from batchflux.report.thumbs import is_url, thumb_name
 
 if TYPE_CHECKING:
     import sqlite3
@@ -71,6 +71,7 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
         "thumb": urls.thumb(known),
         "full": urls.full(known),
         "mirror": urls.apart(known),
+        "carries": " ".join(urls.carries(thumb_name(known))) or None,
         "review": verdict.review,
         "note": verdict.note,
         "reviewer": verdict.reviewer,

@@ -16,7 +16,7 @@ from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
-from batchflux.output.base import REPORT
+from batchflux.output.base import IMAGES, REPORT
 from batchflux.output.folder import iso, ledger_of
 from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
@@ -57,12 +57,13 @@ def write_report(
     """
     with reading(ledger_of(folder)) as connection:
         numbers, pictures = ended_numbers(connection), pictures_of(folder, connection)
-        elsewhere = _origin(pictures.link(REPORT, sign)) if sign and pictures.mirror else ""
+        signs = sign and pictures.mirror and not pictures.file_url(IMAGES)
+        elsewhere = _origin(pictures.link(IMAGES, sign)) if sign and signs else ""
         until = time.time() + sign if sign and elsewhere else None
         urls = PictureUrls(folder, base_of(connection), pictures=pictures, sign=sign)
-        thumbs, missing, unread = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
+        small = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
         rows = _rows(connection, numbers, urls)
-        header = page_header(folder, connection) | {"links_until": iso(until) or None}
+        header = page_header(folder, connection) | {"links_until": iso(until) or None, "carries": small.carries}
         path = folder / REPORT
         temporary = path.with_name(f".{path.name}.tmp")
         try:
@@ -78,7 +79,7 @@ def write_report(
             raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
         if not has_dataset(folder):
             write_dataset(folder, connection)
-    return Report(path, len(numbers), thumbs, tuple(missing), unread, until)
+    return Report(path, len(numbers), small.made, tuple(small.missing), small.unread, until)
 
 
 def _origin(link: str) -> str:

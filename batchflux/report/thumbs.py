@@ -16,6 +16,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -29,6 +30,7 @@ from batchflux.errors import StorageError, UsageError
 from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.output.base import REFERENCES, THUMBS
 from batchflux.photos import heic, joined, on_disk
+from batchflux.provenance import carries
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ _AT_ONCE = 256
 _READERS = 8  # threads, at least, where pictures come out of a bucket
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError)
 _BROKEN_TOO = (TypeError, ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
+_HEAD = 512  # bytes of a thumbnail, in which its comment is
+_CARRIES = re.compile(rb"batchflux: carries ([a-z0-9 ]*);")  # the comment of a thumbnail: what its picture says
 _PAPER = (246, 245, 242)  # what shows through where a picture is transparent
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # for the process: all threads share the filters
@@ -82,6 +86,7 @@ class PictureUrls:
         self.folder, self._base, self._served, self._sign = folder, base, served, sign
         self.pictures = pictures or FolderPictures(folder, Whence())
         self._shown: dict[str, dict[str, Any]] = {}
+        self._carried: dict[str, tuple[str, ...]] = {}
         self.originals: dict[str, Path] = {}  # name of a reference's copy → the file that it is made of
 
     def file(self, name: str | None) -> Path | None:
@@ -92,12 +97,24 @@ class PictureUrls:
         """Return the URL of a job's thumbnail, '' when there is none."""
         return self._made(THUMBS, thumb_name(known))
 
+    def carries(self, name: str) -> tuple[str, ...]:
+        """Return what a picture says of its origin (see batchflux.provenance), as its thumbnail tells; () without one.
+
+        The thumbnail was told when it was made, from the picture's own bytes.
+        """
+        if name not in self._carried:
+            self._carried[name] = _carried(self.file(f"{THUMBS}/{name}")) if name else ()
+        return self._carried[name]
+
     def full(self, known: Known) -> str:
         """Return the URL of a job's picture, '' when it is not there; UsageError, StorageError: it cannot be signed."""
         name = known.file_name or ""
         if self.file(name) or (self._served and known.mirrored):
             return quote(name)
-        return self.pictures.link(known.mirrored, self._sign) if self._sign and known.mirrored else ""
+        if not known.mirrored:
+            return ""
+        found = self.pictures.file_url(known.mirrored)
+        return self.pictures.link(known.mirrored, self._sign) if self._sign and not found else found
 
     def apart(self, known: Known) -> str | None:
         """Return the address of a job's picture in the mirror where it is there alone, else None."""
@@ -136,12 +153,14 @@ class PictureUrls:
 class Thumbs(NamedTuple):
     """How many thumbnails and copies were made, and the ids of jobs whose picture cannot be shown.
 
-    `unread` says why of pictures that the mirror alone has, and did not give.
+    `unread` says why of pictures that the mirror alone has, and did not give. `carries` counts the pictures that say
+    something of their origin, by what.
     """
 
     made: int
     missing: list[str]
     unread: dict[str, str]
+    carries: dict[str, int]
 
 
 def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> Thumbs:
@@ -151,8 +170,8 @@ def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], obj
     """
     for folder in (THUMBS, REFERENCES):
         _sweep(urls.folder / folder)
-    done = Thumbs(0, [], {})
-    wanted = _wanted(jobs, urls, step)
+    done, names = Thumbs(0, [], {}, {}), list[str]()
+    wanted = _wanted(jobs, urls, names, step)
     number = max(os.cpu_count() or 2, _READERS if urls.pictures.mirror else 0)
     with ThreadPoolExecutor(number, "batchflux-thumbs") as threads:
         while batch := list(islice(wanted, _AT_ONCE)):
@@ -163,6 +182,7 @@ def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], obj
                     done.unread[job] = why
                 elif job is not None:
                     done.missing.append(job)
+    done.carries.update(Counter(mark for name in names for mark in urls.carries(name)))
     return done
 
 
@@ -209,11 +229,12 @@ def _writes(process: int) -> bool:
     return process != os.getpid()
 
 
-def _wanted(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> Iterator[Wanted]:
-    """Yield what is not there yet."""
+def _wanted(jobs: Iterable[Known], urls: PictureUrls, names: list[str], step: Callable[[], object]) -> Iterator[Wanted]:
+    """Yield what is not there yet; all thumbnails that there are then get into `names`."""
     seen: set[str] = set()
     for known in jobs:
         name = thumb_name(known)
+        names.append(name)
         if name and not urls.thumb(known):
             source = urls.file(known.file_name) or _in_mirror(known, urls)
             yield Wanted(known.id, source, urls.folder / THUMBS / name, THUMB_SIDE)
@@ -235,8 +256,9 @@ def shrink(source: Path | bytes | None, target: Path, side: int) -> bool:
     if source is None:
         return False
     try:
-        of = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(of, formats=(*_FORMATS, "HEIF") if heic.can_read() else _FORMATS) as picture:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        carried = " ".join(sorted(carries(data)))
+        with Image.open(io.BytesIO(data), formats=(*_FORMATS, "HEIF") if heic.can_read() else _FORMATS) as picture:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))
@@ -245,7 +267,7 @@ def shrink(source: Path | bytes | None, target: Path, side: int) -> bool:
     beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        small.save(beside, "JPEG", quality=82)
+        small.save(beside, "JPEG", quality=82, comment=f"batchflux: carries {carried};")
         beside.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is to be removed
@@ -256,6 +278,16 @@ def shrink(source: Path | bytes | None, target: Path, side: int) -> bool:
         says = f"{target.parent} cannot {verb} thumbnails ({error.strerror}): {remedy}, then make the report again."
         raise StorageError(says) from error
     return True
+
+
+def _carried(thumb: Path | None) -> tuple[str, ...]:
+    """Return what a thumbnail says that its picture carries."""
+    try:
+        with (thumb or Path(os.devnull)).open("rb") as file:
+            found = _CARRIES.search(file.read(_HEAD))
+    except OSError:  # it was removed meanwhile
+        return ()
+    return tuple(found[1].decode().split()) if found else ()
 
 
 def _flat(picture: Image.Image) -> Image.Image:

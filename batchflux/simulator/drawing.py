@@ -1,6 +1,6 @@
 """Draw the picture of a recipe: a landscape, or its references in other colours, lettered; the same bytes anywhere.
 
-A reference given as a URL is never fetched: a landscape drawn from its digest stands for it.
+A reference given as a URL is not fetched, unless an option says so: a landscape drawn from its digest stands for it.
 """
 
 from __future__ import annotations

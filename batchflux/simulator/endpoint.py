@@ -23,6 +23,7 @@ from aiohttp import web
 from batchflux.simulator import replies
 from batchflux.simulator.apis import DIALECTS, Asked, is_own, key_in, told
 from batchflux.simulator.faults import CALLS, FAULTS
+from batchflux.simulator.fetching import fetched, not_had
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
 from batchflux.simulator.requests import parse_request, upload_of
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request, ImageRequest, str], Awaitable[web.StreamResponse]]
 
 T = TypeVar("T")
-NO_FILE = "file_download_error"
 _UPLOADED = re.compile(r"/v1/files/uploads/([0-9a-f]{64})\.\w+\Z")
 _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
@@ -249,16 +249,18 @@ class Endpoint:
         return request
 
     def _uploaded(self, request: ImageRequest) -> ImageRequest:
-        """Return the request with the pictures that were uploaded here before, in the place of links to them."""
+        """Return the request with the pictures behind its links: those uploaded here before, or all, with `fetch`."""
         uploads, urls = [], []
         for url in request.urls:
-            if (found := _UPLOADED.search(url)) is None:
+            if (found := _UPLOADED.search(url)) is not None:
+                try:
+                    uploads.append(upload_of(self.cache.read(found[1], "orig"), "upload"))
+                except NoPictureError as error:
+                    raise not_had(url) from error
+            elif self.options.fetch:
+                uploads.append(fetched(url))
+            else:
                 urls.append(url)
-                continue
-            try:
-                uploads.append(upload_of(self.cache.read(found[1], "orig"), "upload"))
-            except NoPictureError as error:
-                raise replies.invalid(f"Failed to download the file {url}", None, code=NO_FILE) from error
         return replace(request, urls=tuple(urls), uploads=(*request.uploads, *uploads)) if uploads else request
 
     def turn(self, request: ImageRequest, without: frozenset[str] = frozenset()) -> Turn:

@@ -34,9 +34,9 @@ class SimulatorOptions:
     second, `burst` how many may come at once (None: one second's worth, at least 1), `concurrency` how many may be
     in flight, `active_tasks` how many of one key may be unfinished (None: 24 at BFL's API, any number at a relay).
     `batch_seconds` are how long a batch takes, from and to. `seed` drives faults and latencies. `size` is a
-    picture's long side in pixels. `keys` are the accepted ones (None: any, and none). `cache_dir` keeps reduced
-    copies of uploads. `salt`, which only the program sets, changes the pictures of requests without a seed, as time
-    does at a real API.
+    picture's long side in pixels. `keys` are the accepted ones (None: any, and none). `fetch`: references are fetched
+    from their URLs, also in this network. `cache_dir` keeps reduced copies of uploads. `salt`, which only the program
+    sets, changes the pictures of requests without a seed, as time does at a real API.
     """
 
     latency: tuple[float, float] = (0.05, 0.25)
@@ -51,6 +51,7 @@ class SimulatorOptions:
     keys: frozenset[str] | None = field(default=None, repr=False)
     faults: tuple[Rule, ...] = ()
     script: tuple[Rule, ...] = ()
+    fetch: bool = False
     cache_dir: str = field(default_factory=lambda: f"{tempfile.gettempdir()}/batchflux-simulator-{os.getuid()}")
     salt: int = 0
 
@@ -77,6 +78,11 @@ def _integer(place: str, value: Any, *, low: float = -math.inf, high: float = ma
     limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
     _check(low <= value <= high, f"{place} must be {limits}, found {value}.")
     return int(value)
+
+
+def _truth(place: str, value: Any) -> bool:
+    _check(isinstance(value, bool), f"{place} must be true or false, found {value!r}.")
+    return bool(value)
 
 
 def _number(place: str, value: Any, *, high: float) -> float:
@@ -158,6 +164,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "faults": _faults,
     "script": _script,
     "cache_dir": _folder,
+    "fetch": _truth,
 }
 _NEVER_NULL = frozenset({"latency", "download_latency", "batch_seconds", "seed", "size"})
 

@@ -8,16 +8,18 @@ from batchflux.errors import ReadError, quoted
 from batchflux.tables.encodings import text_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MAX_LINES_BYTES = 64 << 20  # of the file, which is read whole
 MAX_LINES = 1_000_000
 
 
-def lines_of(source: str, base: Path) -> list[str]:
+def lines_of(source: str, path_of: Callable[[str], Path]) -> list[str]:
     """Return the lines of a text file that are not blank; a ValueError says why it cannot be read, or is no such."""
-    path, shown = base / source, f"the file {quoted(source)}"
+    shown = f"the file {quoted(source)}"
     try:
+        path = path_of(source)
         if path.exists() and not path.is_file():
             raise ValueError(f"{quoted(source)} is not a file")
         if path.stat().st_size > MAX_LINES_BYTES:
@@ -25,6 +27,8 @@ def lines_of(source: str, base: Path) -> list[str]:
         file, _ = text_file(path, zipped=False, encoding=None)
         values = [line.strip() for line in file.lines() if line.strip()]
     except ReadError as error:
+        if error.line is None:
+            raise ValueError(f"{shown} {error.message}") from None
         reason, *_ = error.message.partition(";")
         raise ValueError(f"{shown} cannot be read, line {error.line}: {reason}; save it as UTF-8") from None
     except OSError as error:

@@ -65,6 +65,7 @@ TEXTS = {
     "lost502": (502, "<html><body>502 Bad Gateway</body></html>", "text/html"),
     "empty": (200, '{"data": [], "created": 1}', "application/json"),
     "nojson": (200, "{oops", "application/json"),
+    "echoes": (200, "", "application/json"),  # the request, and no picture
     "quoting": (200, json.dumps({"data": [], "sent": f"Bearer {KEY}"}), "application/json"),
 }
 LOOKS = {"webp", "gif", "bmp", "tiff", "avif", "wide", "plate", "trailing", "moving"}
@@ -273,6 +274,7 @@ class Bank:
             self._accept(seen, None)
         if fault in TEXTS:
             status, text, kind = TEXTS[fault]
+            text = json.dumps({"data": [], "request": seen.body}) if fault == "echoes" else text
             return web.Response(status=status, text=text, content_type=kind)
         if fault in {"reset", "lost"} and request.transport is not None:
             request.transport.abort()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -131,6 +132,6 @@ def said(text: str, kind: set[str], number: int) -> str | None:
 
 
 def job_of(text: str) -> str:
-    """Return the job's id where a prompt gives one, else the prompt."""
-    words = text.split()
+    """Return the job's id where a prompt gives one, behind any references, else the prompt."""
+    words = [*dropwhile(lambda word: word.startswith(("http://", "https://")), text.split())] or [""]
     return words[1] if words[0] == "job" and len(words) > 1 else text

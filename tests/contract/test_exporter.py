@@ -17,7 +17,9 @@ from pyarrow import parquet
 from batchflux.errors import StorageError
 from batchflux.exports.base import Export, Photo, Sample
 from batchflux.exports.formats import formats
+from batchflux.exports.places import Folder
 from batchflux.exports.results_csv import Results
+from batchflux.exports.shop.options import ShopOptions
 from batchflux.ledger.tables import Known
 from tests.exports.folders import picture as drawn
 from tests.exports.folders import tree
@@ -85,7 +87,9 @@ class Samples:
     def __init__(self, path: Path, kind: str, layout: str, splits: tuple[str, ...] = ("train",)) -> None:
         columns = {"id": "string", "sku": "string", "seed": "int64", "cost": "float64"}
         more: dict[str, Any] = {"references": 1, "layout": layout}
-        self.export = Export(folder=path, name="mugs", columns=columns, splits=splits, suffix=".jpg", **more)
+        if kind == "shop":
+            more["options"] = ShopOptions.of({"sheet": ["csv"], "before": True})
+        self.export = Export(place=Folder(path), name="mugs", columns=columns, splits=splits, suffix=".jpg", **more)
         self.exporter = formats()[kind].make(self.export)
         self.reads = 0
 
@@ -143,6 +147,15 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
     return [(file.stem, file.read_bytes().decode()) for file in sorted((path / "train/targets").glob("*.txt"))]
 
 
+def read_products(path: Path) -> list[tuple[str, str]]:
+    """What is in products.csv, without the quote that keeps spreadsheets from running a cell."""
+    with (path / "products.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    assert [row["file"] for row in rows] == [f"{row['id']}.jpg" for row in rows]
+    assert {file.name for file in (path / "before").iterdir()} == {row["before"] for row in rows}
+    return [(row["id"], row["caption"]) for row in rows]
+
+
 DATASETS = {
     "imagefolder": read_parquet("train/metadata.parquet"),
     "webdataset": read_tar,
@@ -150,6 +163,7 @@ DATASETS = {
     "pairs:instructpix2pix": read_parquet("data/*.parquet", "edit_prompt"),
     "pairs:musubi": read_jsonl,
     "pairs:ai-toolkit": read_texts,
+    "shop": read_products,
 }
 
 

@@ -12,14 +12,17 @@ import yaml
 from PIL import Image
 
 from batchflux.exports.dataset import write_dataset
+from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import empty_ledger
 from batchflux.report.report import write_report
+from tests.mirroring import mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from batchflux.testing.program import Program
+    from tests.stores import Served
 
 # `test` in a file's name makes a split of its own, where no card names the files; a column `*_file_name` is a picture.
 JOBS = """
@@ -96,6 +99,19 @@ def test_what_somebody_wrote_stays_and_the_rest_follows_the_ledger(made: Path, p
     write_report(made)
     assert len(rows_of(made)) == 2
     assert "2 pictures" in card.read_text(encoding="utf-8")
+
+
+def test_a_card_says_where_pictures_are_that_are_not_here(made: Path, moto: Served) -> None:
+    rows, head = rows_of(made), head_of(made)
+    address = mirror(made, moto, keep=True)
+    for gone in (False, True):
+        if gone:
+            (made / rows[0]["file_name"]).unlink()
+        with reading(made / "ledger.db") as connection:
+            write_dataset(made, connection)
+        text = (made / "README.md").read_text(encoding="utf-8")
+        assert (f"The pictures are in `{address}`, beside a copy" in text) is gone
+        assert (rows_of(made), head_of(made)) == (rows, head)
 
 
 def test_a_folder_without_pictures_gets_no_card(tmp_path: Path) -> None:

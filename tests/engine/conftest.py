@@ -72,6 +72,7 @@ from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
 if TYPE_CHECKING:
+    from batchflux.engine.ports import Buckets
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.providers.base import Lost
 
@@ -146,6 +147,7 @@ class Server:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.sent: list[str] = []
         self.fetches: list[Call] = []
         self.api: Script = {}
         self.files: Script = {}
@@ -184,7 +186,8 @@ class Server:
         if on_sent is not None:
             on_sent()
         assert isinstance(request.content, Json)
-        name = str(request.content.value["prompt"])
+        self.sent.append(str(request.content.value["prompt"]))
+        name = self.sent[-1].rpartition(" ")[2]  # behind references
         reply = self.by_key(secret, self.per_key[secret]) or _pick(self.api, name, self.per_job[name])
         self.per_job[name] += 1
         self.per_key[secret] += 1
@@ -551,6 +554,7 @@ class Night:
     epoch: float = 0.0
     """How many seconds after DUSK the next run begins."""
     wakes: Callable[[], Wakes] = Wakes
+    buckets: Buckets | None = None
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -592,6 +596,7 @@ class Night:
             random=random.Random(asked.seed),
             now=now,
             wakes=self.wakes(),
+            buckets=self.buckets,
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))

@@ -74,11 +74,21 @@ def folder(out: Path, jobs: Iterable[Job], *, side: int = 32, done: bool = True)
 
 def judged(out: Path, verdicts: dict[str, Any]) -> None:
     """Say of jobs by id what somebody thinks of their pictures."""
-    with closing(connect(out / "ledger.db")) as connection:
+    with closing(connect(out / "ledger.db", durable=False)) as connection:
         prepare_reviews(connection)
+        connection.execute("BEGIN")
         for name, verdict in verdicts.items():
             (key,) = connection.execute("SELECT key FROM jobs WHERE id = ?", (name,)).fetchone()
             judge(connection, [key], verdict, None, BEGAN)
+        connection.execute("COMMIT")
+
+
+def put(out: Path, file_name: str, data: bytes) -> None:
+    """Have another picture in this place, on record too."""
+    (out / file_name).write_bytes(data)
+    with closing(connect(out / "ledger.db")) as connection:
+        values = len(data), hashlib.sha256(data).hexdigest(), file_name
+        connection.execute("UPDATE jobs SET bytes = ?, sha256 = ? WHERE file_name = ?", values)
 
 
 def _insert(connection: sqlite3.Connection, out: Path, one: Job, data: bytes, *, done: bool) -> None:

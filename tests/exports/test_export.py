@@ -22,8 +22,9 @@ from pyarrow import parquet
 
 from batchflux.cli import cli
 from batchflux.errors import FolderBusy, StorageError, UsageError
-from batchflux.exports.destination import Destination, local
 from batchflux.exports.export import Wish, export
+from batchflux.exports.places import destination
+from batchflux.exports.places.folder import Destination
 from batchflux.exports.selection import Split
 from batchflux.exports.similar import Look
 from batchflux.failpoints import VARIABLE
@@ -246,8 +247,8 @@ def test_what_is_written_to_is_held_and_looked_at(out: Path, tmp_path: Path) -> 
         exported(out, "imagefolder")
     with Destination(tmp_path / "dest", out, "parquet"), pytest.raises(FolderBusy, match="Another process exports to"):
         exported(out)
-    with pytest.raises(UsageError, match="is no folder, and an export is written to a local one"):
-        local("s3://bucket/x")
+    with pytest.raises(UsageError, match=r"is no folder, and no bucket that an export can be written to: s3://"):
+        destination("hf://datasets/me/mugs")
 
 
 def test_a_card_that_was_edited_stays(out: Path) -> None:
@@ -332,7 +333,7 @@ def test_a_picture_that_its_bucket_has_no_longer_ends_the_export(
     for name, value in moto.environ.items():
         monkeypatch.setenv(name, value)
     mirror(out, moto)
-    moto.store().delete("spring/run/images/j7.jpg")
+    moto.store().delete("spring/out/images/j7.jpg")
     with pytest.raises(StorageError, match=r"j7\.jpg is not there, nor are its bytes at s3://bucket-.*/images/j7\.jpg"):
         exported(out)
     assert not list((out.parent / "dest/data").glob("train-*"))

@@ -89,18 +89,16 @@ def test_shards_keep_to_their_bounds_and_lose_nothing(given_samples: list[tuple[
 
 
 OTHER = """
-from pathlib import Path
 from batchflux.exports.base import Format, Loading
 
 class Names:
     loading = Loading(use="A name a line.")
     def __init__(self, export):
-        export.folder.joinpath("names").mkdir(exist_ok=True)
-        self.path, self.names = export.folder / "names/all.txt", []
+        self.place, self.names = export.place, []
     def write(self, sample, image):
         self.names.append(f"{sample.name} {len(image())}")
     def close(self):
-        self.path.write_text("\\n".join(self.names))
+        self.place.put("names/all.txt", "\\n".join(self.names).encode())
 
 NAMES = Format(make=Names)
 """
@@ -130,7 +128,7 @@ def test_another_package_brings_a_format(out: Path, tmp_path: Path, other_packag
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("zip", 'There is no format "zip"; there are imagefolder, pairs, parquet, webdataset.'),
+        ("zip", 'There is no format "zip"; there are imagefolder, pairs, parquet, shop, webdataset.'),
         ("pairs:x", 'The format pairs has no layout "x"; there are instructpix2pix, musubi, ai-toolkit.'),
         ("parquet:x", 'The format parquet has no layout "x"; there are none.'),
     ],

@@ -138,7 +138,7 @@ def test_no_two_pictures_have_one_name(names: list[tuple[str, str]]) -> None:
     with closing(Plan()) as plan:
         for number, (name, suffix) in enumerate(names):
             plan.add(known(number, f"images/{name}{suffix}"), "train", suffix, 0)
-        made = [name for *_, name in plan.rows()]
+        made = [name for *_, name, _ in plan.rows()]
     assert len(made) == len(names) == len({folded(name) for name in made})
     assert not any("/" in name for name in made)
 

@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
+from batchflux.cli import cli
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.exports.projection import write_results
 from batchflux.failpoints import VARIABLE
 from batchflux.folders.merge import Merged, merge
+from batchflux.folders.pictures import pictures_of
 from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
+from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import prepare_reviews
 from batchflux.output.folder import FolderLock
 from batchflux.planner import load_manifest, plan
 from batchflux.runner import run
+from tests.mirroring import mirror
+
+if TYPE_CHECKING:
+    from tests.stores import Served
 
 HEAD = "version: 1\nprovider: {name: simulator, price: 0.5, currency: CNY, options: {latency: 0}}\njobs:\n"
 
@@ -247,11 +257,98 @@ def test_unlisted_pictures_are_set_aside_and_come_back_unpaid(tmp_path: Path) ->
     out = tmp_path / "out"
     made(out, "id: mug, prompt: a mug; id: cup, prompt: a cup")
     made(out, "id: mug, prompt: a mug")
-    [move] = listed_no_longer(out)
+    [move] = listed_no_longer(out).moves
     assert (out / move.source).is_file(), "listing changes nothing"
-    assert set_unlisted_aside(out) == [move]
+    assert set_unlisted_aside(out) == ([move], 0)
     assert ((out / move.source).exists(), (out / move.target).is_file()) == (False, True)
-    assert set_unlisted_aside(out) == []
+    assert set_unlisted_aside(out) == ([], 0)
     path = made(out, "id: mug, prompt: a mug; id: cup, prompt: a cup")
     assert (out / move.source).is_file()
     assert plan(load_manifest(path, out=str(out))).spent == 1
+
+
+@pytest.fixture
+def keys(moto: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What both folders open their buckets by."""
+    for name, value in moto.environ.items():
+        monkeypatch.setenv(name, value)
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """Every picture of a folder's jobs, wherever it is, by the job's id."""
+    with reading(folder / "ledger.db") as connection:
+        of = pictures_of(folder, connection)
+        rows = connection.execute("SELECT id, file_name, sha256, mirrored FROM known WHERE status = 'done'")
+        return {name: of.read(*row) for name, *row in rows}
+
+
+def test_what_the_second_has_in_another_bucket_alone_is_fetched(tmp_path: Path, moto: Served, keys: None) -> None:
+    made(tmp_path / "a", "id: mug, prompt: a mug; id: cup, prompt: a cup")
+    made(tmp_path / "b", "id: mug, prompt: another mug; id: jug, prompt: a jug")
+    a, b = pictures(tmp_path / "a"), pictures(tmp_path / "b")
+    for each in ("a", "b"):
+        mirror(tmp_path / each, moto)
+    objects = moto.objects()
+    joined(tmp_path)
+    out = tmp_path / "c"
+    [(second, name)] = sql(out, "SELECT id, file_name FROM jobs WHERE id LIKE 'mug-%'")
+    assert pictures(out) == {**a, "jug": b["jug"], second: b["mug"]}
+    here = {path.relative_to(out).as_posix() for path in (out / "images").rglob("*.*")}
+    assert here == {"images/jug.jpg", name}, "the first's are where they were"
+    assert moto.objects() == objects
+    assert (pictures(tmp_path / "a"), pictures(tmp_path / "b")) == (a, b)
+
+
+def test_what_both_have_in_one_bucket_stays_there(tmp_path: Path, moto: Served, keys: None) -> None:
+    made(tmp_path / "a", "id: mug, prompt: a mug")
+    mirror(tmp_path / "a", moto)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    made(tmp_path / "b", "id: jug, prompt: a jug")
+    before = pictures(tmp_path / "b")
+    address = mirror(tmp_path / "b", moto, ["images/jug.jpg"], at="a")
+    joined(tmp_path)
+    assert pictures(tmp_path / "c") == before
+    assert not list((tmp_path / "c/images").iterdir())
+    assert sql(tmp_path / "c", "SELECT value FROM meta WHERE name = 'mirror'") == [(address,)]
+
+
+def test_a_bucket_that_does_not_give_them_leaves_nothing(tmp_path: Path, moto: Served, keys: None) -> None:
+    made(tmp_path / "a", "id: mug, prompt: a mug")
+    made(tmp_path / "b", "id: jug, prompt: a jug")
+    mirror(tmp_path / "b", moto)
+    moto.store().delete("spring/b/images/jug.jpg")
+    with pytest.raises(StorageError, match=r"jug\.jpg is not there, nor are its bytes at s3://"):
+        joined(tmp_path)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_further_picture_of_the_second_makes_way_for_one_that_the_first_has_in_a_bucket(
+    tmp_path: Path, moto: Served, keys: None
+) -> None:
+    made(tmp_path / "a", "id: mug_2, prompt: a mug")
+    before = pictures(tmp_path / "a")
+    mirror(tmp_path / "a", moto)
+    made(tmp_path / "b", "id: jug, prompt: a jug")
+    (tmp_path / "b/images/mug_2.jpg").write_bytes(b"a further one")
+    joined(tmp_path)
+    assert pictures(tmp_path / "c")["mug_2"] == before["mug_2"]
+    assert not (tmp_path / "c/images/mug_2.jpg").exists()
+    assert (tmp_path / "c/images/mug_3.jpg").read_bytes() == b"a further one"
+
+
+def test_unlisted_pictures_in_a_bucket_stay_there_and_come_back_unpaid(
+    tmp_path: Path, moto: Served, keys: None
+) -> None:
+    out = tmp_path / "out"
+    made(out, "id: mug, prompt: a mug; id: cup, prompt: a cup; id: jug, prompt: a jug")
+    before = pictures(out)
+    made(out, "id: mug, prompt: a mug")
+    mirror(out, moto, ["images/cup.jpg"])
+    objects = moto.objects()
+    result = CliRunner().invoke(cli, ["prune", str(out), "--yes"])
+    assert result.stdout == "images/jug.jpg\n"
+    assert "1 more picture of such jobs in the mirror alone; nothing moves there.\n" in result.stderr
+    assert moto.objects() == objects
+    path = made(out, "id: mug, prompt: a mug; id: cup, prompt: a cup; id: jug, prompt: a jug")
+    assert pictures(out) == before
+    assert plan(load_manifest(path, out=str(out))).spent == Decimal("1.5")

@@ -46,7 +46,7 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
         (
             "title,p\nA,ftp://h/x.png\n",
             'images: ["{{ p }}"]',
-            't.csv:2: jobs[0].images[0]: found "ftp://h/x.png"; allowed is an http:// or https:// URL',
+            't.csv:2: jobs[0].images[0]: found "ftp://h/x.png"; allowed is an http:// or https:// URL, or s3://bucket/photos/mug.jpg',
         ),
         (
             "title,sku\nA,x/y\n",
@@ -137,7 +137,8 @@ def test_a_strict_field_names_job_field_and_remedy(faults: Faulty) -> None:
     assert faults(text) == [
         (
             "m.yaml:6: jobs[0] (id mug-red): seed cannot be carried by style chat, which this job needs because "
-            "photos/mug.jpg is a local file; give the photo as a URL, remove seed (variant: {range: [1, 3]} in the "
+            "photos/mug.jpg is a local file; give the photo as a URL (references.publish makes them of photos), "
+            "remove seed (variant: {range: [1, 3]} in the "
             "matrix makes several takes), or set provider.params: drop"
         )
     ]
@@ -158,7 +159,7 @@ def test_standard_with_a_local_file_names_the_remedy(faults: Faulty) -> None:
     assert faults(text) == [
         (
             "m.yaml:3: jobs[0] (id a): style standard cannot carry the local file photos/mug.jpg; give the photo as a "
-            "URL, or set style: auto"
+            "URL (references.publish makes them of photos), or set style: auto"
         )
     ]
 

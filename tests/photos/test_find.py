@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from batchflux.output.stores.opening import Stores
 from batchflux.photos import Photos, is_allowed, is_private, matches, reach_of
 from tests.photos.conftest import encoded
 
 JPEG = encoded("JPEG")
+NONE = Stores(look_up=dict[str, str]().get)
 NFD, NFC = unicodedata.normalize("NFD", "café"), unicodedata.normalize("NFC", "café")
 
 
@@ -45,21 +47,21 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_patterns_mean_what_people_mean(base: Path, patterns: list[str], expected: list[str]) -> None:
     expected = [name.removeprefix("../") if name.startswith("../") else f"photos/{name}" for name in expected]
-    assert matches(patterns, base) == expected
+    assert matches(patterns, base, NONE) == expected
 
 
 def test_the_home_folder_and_too_many_braces(base: Path) -> None:
-    assert matches(["~/*.jpg"], base) == [str(base / "home/mine.jpg")]
+    assert matches(["~/*.jpg"], base, NONE) == [str(base / "home/mine.jpg")]
     with pytest.raises(ValueError, match=r'no file matches the pattern "no/\*.jpg" or the pattern "x" beside'):
-        matches(["no/*.jpg", "x"], base)
+        matches(["no/*.jpg", "x"], base, NONE)
     with pytest.raises(ValueError, match="it is a folder: write photos/"):
-        matches(["photos/"], base)
+        matches(["photos/"], base, NONE)
     with pytest.raises(ValueError, match=r"there is no folder fotos$"):
-        matches(["fotos/*.jpg"], base)
+        matches(["fotos/*.jpg"], base, NONE)
     with pytest.raises(ValueError, match=r'"photos/x\*" beside the manifest$'):
-        matches(["photos/x*"], base)
+        matches(["photos/x*"], base, NONE)
     with pytest.raises(ValueError, match="more than 256 patterns"):
-        matches(["{a,b}" * 10], base)
+        matches(["{a,b}" * 10], base, NONE)
 
 
 @pytest.mark.parametrize(

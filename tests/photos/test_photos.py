@@ -79,6 +79,7 @@ def test_a_photo_is_read_once(folder: Path, opened: Callable[[], list[str]]) -> 
         "bytes": sum(map(len, WHOLE.values())),
         "broken": 0,
         "large": 0,
+        "in_buckets": 0,
         "prepared": {"upright": 1},
     }
     assert not (folder / "out").exists()

@@ -1,4 +1,4 @@
-"""A package of its own that brings a provider, beside batchflux as pip puts one: it runs, and its suite holds."""
+"""A package of its own that brings providers and a store, beside batchflux as pip puts one: they run, as they must."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from batchflux.providers import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +39,9 @@ def call(tmp_path: Path) -> Call:
     metadata.mkdir(parents=True)
     head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
     (metadata / "METADATA").write_text(head, encoding="utf-8")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"][GROUP].items())
-    (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{points}", encoding="utf-8")
+    with (metadata / "entry_points.txt").open("w", encoding="utf-8") as stream:
+        for group, points in project["entry-points"].items():
+            stream.write(f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items()))
     for module in package["tool"]["setuptools"]["py-modules"]:
         shutil.copy(OUTSIDE / f"{module}.py", site)
     environ = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "TOKEN": "sk-outside-000000"}
@@ -63,6 +62,30 @@ def test_its_capabilities_are_known_to_a_plan(call: Call, tmp_path: Path) -> Non
     ended = call("batchflux", "plan", "m.yaml")
     assert ended.returncode == 2
     assert "aspect_ratio" in ended.stdout + ended.stderr
+
+
+STORE = """
+import sys, hashlib
+from batchflux.output.stores.base import StoreSettings, read
+from batchflux.output.stores.opening import Stores
+
+stores = Stores(look_up={"MINE": sys.argv[1]}.get, settings={"attic://a": StoreSettings(access_key="MINE")})
+store = stores.at("attic://a/pictures")
+for made in (True, False):
+    assert store.put("x/y.png", b"picture", hashlib.sha256(b"picture").hexdigest()) is made
+assert read(store, "x/y.png") == b"picture"
+"""
+
+
+def test_its_store_is_opened_by_its_scheme(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "keep.py").write_text(STORE, encoding="utf-8")
+    ended = call("keep", tmp_path / "attics")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    mirror = MANIFEST.replace("SEED", "") + "output: {mirror: cellar://a/pictures}\n"
+    (tmp_path / "m.yaml").write_text(mirror, encoding="utf-8")
+    ended = call("batchflux", "plan", "m.yaml")
+    assert ended.returncode == 2
+    assert "there are s3://, oss://, gs://, az://, file://, attic://" in ended.stdout + ended.stderr
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import urllib.request
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,8 @@ from click.testing import CliRunner
 
 from batchflux.cli.folder import report as report_command
 from batchflux.folders.pictures import pictures_of
-from batchflux.ledger.connection import reading
-from batchflux.ledger.tables import ended_numbers
+from batchflux.ledger.connection import connect, reading
+from batchflux.ledger.tables import ended_numbers, set_meta
 from batchflux.report.content import page_rows
 from batchflux.report.thumbs import PictureUrls
 from tests.exports.folders import folder, job, picture
@@ -74,7 +75,7 @@ def test_thumbnails_are_made_of_the_bucket_once(mirrored: Path, moto: Served) ->
 def test_the_page_has_addresses_and_no_signature(mirrored: Path, moto: Served) -> None:
     reported(mirrored)
     rows = rows_of(mirrored / "report.html")
-    assert [row["mirror"] for row in rows[:4]] == [f"{moto.bucket}/spring/run/images/j{n}.jpg" for n in range(4)]
+    assert [row["mirror"] for row in rows[:4]] == [f"{moto.bucket}/spring/out/images/j{n}.jpg" for n in range(4)]
     assert [row["full"] for row in rows[:4]] == [""] * 4
     assert [(row["mirror"], row["full"]) for row in rows[4:]] == [(None, f"images/j{n}.jpg") for n in (4, 5)]
     text = (mirrored / "report.html").read_text() + json.dumps(rows)
@@ -112,10 +113,24 @@ def test_what_no_link_can_be_good_for_is_refused(mirrored: Path, text: str) -> N
     assert not (mirrored / "report.html").exists()
 
 
-def test_a_folder_without_a_mirror_has_nothing_to_sign(out: Path) -> None:
+def test_a_folder_without_a_bucket_has_nothing_to_sign(out: Path) -> None:
     result = reported(out, "--sign", "2h")
-    assert "There is no mirror, so nothing is signed.\n" in result.stderr
+    assert "No picture needs a signed link.\n" in result.stderr
     assert "6 jobs, 6 thumbnails made." in result.stderr
+
+
+def test_a_folder_as_a_bucket_needs_no_links(out: Path) -> None:
+    bucket = out.parent / "the bucket"
+    bucket.mkdir()
+    (out / "images").rename(bucket / "images")
+    with closing(connect(out / "ledger.db")) as connection:
+        set_meta(connection, "mirror", f"file://{bucket}")
+        connection.execute("INSERT INTO mirrored SELECT file_name, sha256, 0 FROM jobs")
+    result = reported(out, "--sign", "2h")
+    assert "No picture needs a signed link.\n" in result.stderr
+    assert "6 jobs, 6 thumbnails made." in result.stderr
+    (first, *_) = rows_of(out / "report.html")
+    assert first["full"] == (bucket / "images/j0.jpg").as_uri()
 
 
 def test_a_bucket_that_refuses_costs_its_pictures_only(

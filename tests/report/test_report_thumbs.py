@@ -107,7 +107,7 @@ def test_missing_and_damaged_pictures_do_not_stop_the_others(known: Callable[...
     (tmp_path / "images/2.png").write_bytes(b"rubbish")
     steps: list[int] = []
     urls = PictureUrls(tmp_path, None)
-    made, missing, _ = make_thumbs([*jobs, known(9, status="failed")], urls, lambda: steps.append(1))
+    made, missing, *_ = make_thumbs([*jobs, known(9, status="failed")], urls, lambda: steps.append(1))
     assert (made, sorted(missing), len(steps)) == (2, ["job-1", "job-2"], 5)
     assert {path.name for path in (tmp_path / "thumbs").iterdir()} == {thumb_name(jobs[0]), thumb_name(jobs[3])}
 

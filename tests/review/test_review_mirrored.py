@@ -29,7 +29,7 @@ async def test_picture_and_thumbnail_come_from_the_bucket(
 ) -> None:
     mug = await mirrored(folder, moto, monkeypatch)
     (row,) = (await page.rows())["rows"]
-    assert (row["full"], row["mirror"]) == ("images/mug.png", f"{moto.bucket}/{PREFIX}/images/mug.png")
+    assert (row["full"], row["mirror"]) == ("images/mug.png", f"{moto.bucket}/{PREFIX}/out/images/mug.png")
     async with page.get("/images/mug.png") as response:
         assert (response.status, response.content_type) == (200, "image/png")
         assert await response.read() == picture(mug.key)
@@ -37,7 +37,7 @@ async def test_picture_and_thumbnail_come_from_the_bucket(
     async with page.get(f"/{row['thumb']}") as response:
         assert (response.status, response.content_type) == (200, "image/jpeg")
     assert (folder.root / row["thumb"]).is_file()
-    moto.store().delete(f"{PREFIX}/images/mug.png")
+    moto.store().delete(f"{PREFIX}/out/images/mug.png")
     async with page.get("/images/mug.png", headers={"If-None-Match": etag}) as response:
         assert response.status == 304
     async with page.get("/images/mug.png") as response:
@@ -52,7 +52,7 @@ async def test_one_that_is_not_the_ledgers_is_not_there(
     await mirrored(folder, moto, monkeypatch)
     data = picture("a stranger's")
     for name in ("images/other.png", "ledger.db", "rejected/x.png"):
-        moto.store().put(f"{PREFIX}/{name}", data, hashlib.sha256(data).hexdigest())
+        moto.store().put(f"{PREFIX}/out/{name}", data, hashlib.sha256(data).hexdigest())
     paths = ("/images/other.png", "/rejected/x.png", "/images/..%2fledger.db", "/images/%ff.png", "/images/MUG.png")
     for path in (*paths, "/images/mug.jpg", "/thumbs/0123456789abcdef-0123456789ab.jpg"):
         async with page.get(path) as response:
@@ -66,7 +66,7 @@ async def test_what_is_no_picture_is_not_given_out(
     mug = await mirrored(folder, moto, monkeypatch)
     data = b"<script>alert(1)</script>"
     digest = hashlib.sha256(data).hexdigest()
-    moto.store().put(f"{PREFIX}/images/mug.png", data, digest, over=True)
+    moto.store().put(f"{PREFIX}/out/images/mug.png", data, digest, over=True)
     folder.ledger.database.now(lambda connection: connection.execute("UPDATE mirrored SET sha256 = ?", (digest,)))
     change = "UPDATE jobs SET sha256 = ? WHERE key = ?"
     folder.ledger.database.now(lambda connection: connection.execute(change, (digest, bytes.fromhex(mug.key))))

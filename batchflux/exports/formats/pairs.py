@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from batchflux.errors import UsageError
 from batchflux.exports.base import Format, Loading
 from batchflux.exports.formats.parquet import IMAGE, ParquetFiles, loading_of, picture
-from batchflux.exports.shards import Files, line, remove, writing
-from batchflux.output.base import TEMPORARY
+from batchflux.exports.shards import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import BinaryIO
 
     from batchflux.exports.base import DatasetExporter, Export, Sample
@@ -34,7 +32,7 @@ class InstructPix2Pix:
         self._inputs = [f"input_image{'' if one == 1 else f'_{one}'}" for one in range(1, export.references + 1)]
         inputs = dict.fromkeys(self._inputs, IMAGE)
         columns = {**inputs, "edit_prompt": "string", "edited_image": IMAGE, **export.columns}
-        self._files = ParquetFiles(export.folder / "data", columns, self._row, _size)
+        self._files = ParquetFiles(export.place, columns, self._row, _size)
         self.loading = loading_of(export)
 
     def write(self, sample: Sample, image: Callable[[], bytes]) -> None:
@@ -58,29 +56,29 @@ class _Folders:
 
     def __init__(self, export: Export, targets: str, controls: str) -> None:
         self.export, self._targets, self._controls = export, targets, controls
-        self._files = Files(export.folder, f"*/{targets}", f"*/{controls}", f"*/{controls}_?")
+        self._files = export.place.pictures(f"*/{targets}", f"*/{controls}", f"*/{controls}_?")
 
-    def target(self, split: str) -> Path:
+    def target(self, split: str) -> str:
         """Return the folder of pictures."""
-        return self.export.folder / split / self._targets
+        return f"{split}/{self._targets}"
 
-    def control(self, split: str, number: int) -> Path:
+    def control(self, split: str, number: int) -> str:
         """Return the folder of references by their place, from 1."""
         several = self.export.references > 1
-        return self.export.folder / split / (f"{self._controls}_{number}" if several else self._controls)
+        return f"{split}/{self._controls}_{number}" if several else f"{split}/{self._controls}"
 
-    def put(self, sample: Sample, image: Callable[[], bytes]) -> tuple[Path, list[Path]]:
-        """Write the files of a sample; return the picture's, and those of its references."""
+    def put(self, sample: Sample, image: Callable[[], bytes]) -> tuple[str, list[str]]:
+        """Write the files of a sample; return the name of the picture's, and of those of its references."""
         folder = self.target(sample.split)
-        path = folder / (sample.name + sample.suffix)
-        self._files.put(path, sample.made_at, image, sample.size)
-        self._files.put_text(folder / f"{sample.name}.txt", sample.made_at, sample.caption)
+        name = f"{folder}/{sample.name}{sample.suffix}"
+        self._files.put(name, sample.made_at, sample.sha256, image, sample.size)
+        self._files.put_text(f"{folder}/{sample.name}.txt", sample.made_at, sample.caption)
         controls = []
         for number, photo in enumerate(sample.references, 1):
-            place = self.control(sample.split, number) / (sample.name + photo.suffix)
-            self._files.put(place, sample.made_at, photo.read)
-            controls.append(place)
-        return path, controls
+            control = f"{self.control(sample.split, number)}/{sample.name}{photo.suffix}"
+            self._files.put(control, sample.made_at, photo.mark, photo.read)
+            controls.append(control)
+        return name, controls
 
     def close(self) -> None:
         """Put all on the disk, and remove what does not belong to it."""
@@ -94,12 +92,12 @@ class Musubi:
         self._folders, self._stack = _Folders(export, "images", "control"), export.held.enter_context(ExitStack())
         self._lists: dict[str, BinaryIO] = {}
         for split in export.splits:
-            self._lists[split] = self._stack.enter_context(writing(export.folder / f"{split}.jsonl"))
+            self._lists[split] = self._stack.enter_context(export.place.writing(f"{split}.jsonl"))
         first = next(iter(export.splits), "train")
         config = "\n".join(
             (
                 "[[datasets]]",
-                f'image_jsonl_file = "{export.folder.absolute()}/{first}.jsonl"',
+                f'image_jsonl_file = "{export.place.path(f"{first}.jsonl")}"',
                 'cache_directory = "a folder of your own"',
             )
         )
@@ -108,17 +106,17 @@ class Musubi:
 
     def write(self, sample: Sample, image: Callable[[], bytes]) -> None:
         """Add a picture with its references."""
-        path, controls = self._folders.put(sample, image)
+        name, controls = self._folders.put(sample, image)
         names = ["control_path"] if len(controls) == 1 else [f"control_path_{one}" for one in range(len(controls))]
-        paths = {name: str(control.absolute()) for name, control in zip(names, controls, strict=True)}
-        row = {"image_path": str(path.absolute()), **paths, "caption": sample.caption}
+        path_of = self._folders.export.place.path
+        paths = {key: path_of(control) for key, control in zip(names, controls, strict=True)}
+        row = {"image_path": path_of(name), **paths, "caption": sample.caption}
         self._lists[sample.split].write(line(row))
 
     def close(self) -> None:
         """Finish the lists, once all files are on the disk."""
-        folder = self._folders.export.folder
-        lists = (path for path in folder.glob("*.jsonl") if not path.name.startswith(TEMPORARY))
-        remove(path for path in lists if path.stem not in self._folders.export.splits)
+        place, ours = self._folders.export.place, {f"{split}.jsonl" for split in self._folders.export.splits}
+        place.remove(name for name in place.names("*.jsonl") if name not in ours)
         self._folders.close()
         self._stack.close()
 
@@ -137,10 +135,10 @@ class AiToolkit:
         controls = [self._folders.control(first, one + 1) for one in range(export.references)]
         keys = [("folder_path", self._folders.target(first))]
         keys += [
-            (f"control_path{f'_{one}' if len(controls) > 1 else ''}", path) for one, path in enumerate(controls, 1)
+            (f"control_path{f'_{one}' if len(controls) > 1 else ''}", folder) for one, folder in enumerate(controls, 1)
         ]
         config = "\n".join(
-            f'{"- " if not at else "  "}{key}: "{path.absolute()}"' for at, (key, path) in enumerate(keys)
+            f'{"- " if not at else "  "}{key}: "{export.place.path(folder)}"' for at, (key, folder) in enumerate(keys)
         )
         self.loading = Loading(use=f"For ai-toolkit, under datasets:\n\n```yaml\n{config}\n  caption_ext: txt\n```")
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from batchflux.errors import UsageError
 from batchflux.exports.base import Format, Loading
-from batchflux.exports.shards import Shards, read_ahead, recipe, remove, writing
-from batchflux.failpoints import reach
-from batchflux.output.durable import storing, sync_folder
+from batchflux.exports.shards import Shards, read_ahead, recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from batchflux.exports.base import Export, Sample
+    from batchflux.exports.places import Place
     from batchflux.exports.shards import Placed
 
 MB = 1_000_000
 FILE_BYTES, GROUP_BYTES, GROUP_ROWS = 500 * MB, 64 * MB, 10_000
 _MADE_OF = b"batchflux"  # the key, in a schema's metadata, of what a file was made of
 _FEATURES = b"huggingface"  # the key by which `datasets` knows what is a picture
+FOLDER = "data"  # where the files are
 IMAGE = "image"  # the type of a column of pictures
 
 
@@ -76,9 +76,9 @@ class Rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
 
 
-def write_rows(path: Path, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], made_of: str = "") -> None:
+def write_rows(place: Place, name: str, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a Parquet file of rows without pictures, whole or not at all; StorageError."""
-    with writing(path) as file, Rows(file, columns, made_of) as table:
+    with place.writing(name) as file, Rows(file, columns) as table:
         for row in rows:
             table.add(row)
 
@@ -104,19 +104,19 @@ class ParquetFiles:
 
     def __init__(
         self,
-        folder: Path,
+        place: Place,
         columns: Mapping[str, str],
         make: Callable[[Sample, bytes], Mapping[str, Any]],
         size: Callable[[Sample], int],
     ) -> None:
         pyarrow()
-        self._folder, self._columns, self._make, self._size = folder, columns, make, size
+        self._place, self._columns, self._make, self._size = place, columns, make, size
         self._shards = Shards(1 << 31, FILE_BYTES, self._write)
-        self._there: dict[tuple[str, int], list[Path]] = {}
-        for path in sorted(folder.glob("*.parquet")) if folder.is_dir() else ():
-            if found := _NAME.fullmatch(path.name):
-                self._there.setdefault((found[1], int(found[2])), []).append(path)
-        self._made: dict[tuple[str, int], Path] = {}
+        self._there: dict[tuple[str, int], list[str]] = {}
+        for name in place.names(f"{FOLDER}/*.parquet"):
+            if found := _NAME.fullmatch(name):
+                self._there.setdefault((found[1], int(found[2])), []).append(name)
+        self._made: dict[tuple[str, int], str] = {}
 
     def add(self, sample: Sample, image: Callable[[], bytes]) -> None:
         """Add a sample."""
@@ -126,30 +126,25 @@ class ParquetFiles:
         """Write what is left, give each file its name, and remove what an earlier export left."""
         self._shards.close()
         kept = set(self._made.values())
-        remove(path for paths in self._there.values() for path in paths if path not in kept)
-        if not self._made:
-            return
-        with storing(self._folder):
-            for (split, number), path in self._made.items():
-                target = self._folder / f"{split}-{number:05}-of-{self._shards.made[split]:05}.parquet"
-                if path != target:
-                    path.replace(target)
-                    reach("export.placed")
-                self._made[split, number] = target
-            sync_folder(self._folder)
-        self._there = {place: [path] for place, path in self._made.items()}
+        self._place.remove(name for names in self._there.values() for name in names if name not in kept)
+        last = {
+            (split, number): f"{FOLDER}/{split}-{number:05}-of-{self._shards.made[split]:05}.parquet"
+            for split, number in self._made
+        }
+        self._place.rename({name: last[at] for at, name in self._made.items() if name != last[at]})
+        self._made, self._there = last, {at: [name] for at, name in last.items()}
 
     def _write(self, split: str, number: int, placed: Sequence[Placed]) -> None:
         mark = recipe(json.dumps([_RULES, self._columns]), placed)
-        for path in self._there.get((split, number), ()):
-            if made_of(path) == mark:
-                self._made[split, number] = path
+        for name in self._there.get((split, number), ()):
+            if self._place.made_of(name, made_of) == mark:
+                self._made[split, number] = name
                 return
-        path = self._folder / f".{split}-{number:05}.parquet"
-        with writing(path) as file, Rows(file, self._columns, mark) as rows:
+        name = f"{FOLDER}/.{split}-{number:05}.parquet"
+        with self._place.writing(name, mark) as file, Rows(file, self._columns, mark) as rows:
             for sample, data in read_ahead(placed):
                 rows.add(self._make(sample, data), self._size(sample))
-        self._made[split, number] = path
+        self._made[split, number] = name
 
 
 class Parquet:
@@ -157,7 +152,7 @@ class Parquet:
 
     def __init__(self, export: Export) -> None:
         columns = {"image": IMAGE, "caption": "string", **export.columns}
-        self._files = ParquetFiles(export.folder / "data", columns, _row, lambda sample: sample.size)
+        self._files = ParquetFiles(export.place, columns, _row, lambda sample: sample.size)
         self.loading = loading_of(export)
 
     def write(self, sample: Sample, image: Callable[[], bytes]) -> None:
@@ -171,8 +166,10 @@ class Parquet:
 
 def loading_of(export: Export) -> Loading:
     """Return how files in data/ are read."""
-    files = {split: [f"data/{split}-*.parquet"] for split in export.splits}
-    return Loading(use="The files in data/ hold the pictures, and all that is known of them.", files=files)
+    files = {split: [f"{FOLDER}/{split}-*.parquet"] for split in export.splits}
+    return Loading(
+        use=f"The files in {FOLDER}/ hold the pictures, and all that is known of them.", builder="parquet", files=files
+    )
 
 
 def _row(sample: Sample, data: bytes) -> Mapping[str, Any]:
@@ -197,5 +194,5 @@ def _schema(arrow: Any, columns: Mapping[str, str], made_of: str) -> Any:
 
 
 _RULES = "parquet 1"  # changes when the same samples are to come to other bytes
-_NAME = re.compile(r"\.?([A-Za-z][A-Za-z0-9_]*)-([0-9]{5})(?:-of-[0-9]{5})?\.parquet")
+_NAME = re.compile(r"data/\.?([A-Za-z][A-Za-z0-9_]*)-([0-9]{5})(?:-of-[0-9]{5})?\.parquet")
 EXPORTERS = {"parquet": Format(make=Parquet)}

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.base import Format, Loading
 from batchflux.exports.formats.parquet import pyarrow, write_rows
-from batchflux.exports.shards import Shards, line, put, read_ahead, recipe, remove, remove_empty, writing
+from batchflux.exports.shards import Shards, line, read_ahead, recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
     from typing import BinaryIO
 
     from batchflux.exports.base import Export, Sample
+    from batchflux.exports.places import Place
     from batchflux.exports.shards import Placed
 
 SAMPLES, BYTES = 10_000, 1_000_000_000  # of a shard, at most
 _OFTEN_EMPTY = ("seed", "seed_used")
 _EMPTY: Mapping[str, str | int | float] = {"string": "", "int64": 0, "float64": 0.0}
-_OURS = re.compile(r"[0-9]{5}(?:\.tar|\.parquet|_stats\.json)")
+_OURS = re.compile(r"(?P<folder>(?:[^/]+/)?)(?P<number>[0-9]{5})(?:\.tar|\.parquet|_stats\.json)")
 _RULES = "webdataset 1"  # changes when the same samples are to come to other bytes
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -47,7 +47,7 @@ class WebDataset:
         first = next(iter(files.values()), ["*.tar"])[0]
         rows = f'rows = wds.WebDataset("{first.replace("*", "00000")}").decode("pil")'
         use = f"```python\nimport webdataset as wds\n\n{rows}\n```"
-        self.loading = Loading(use=use, files=files)
+        self.loading = Loading(use=use, builder="webdataset", files=files)
 
     def write(self, sample: Sample, image: Callable[[], bytes]) -> None:
         """Add a picture."""
@@ -56,34 +56,30 @@ class WebDataset:
     def close(self) -> None:
         """Write the last shards, and remove those that an earlier export had more."""
         self._shards.close()
-        root = self._export.folder
-        made = {root / self._place(split): number for split, number in self._shards.made.items()}
-        for folder in [root, *(path for path in root.glob("*") if path.is_dir())]:
-            ours = [path for path in folder.glob("*") if _OURS.fullmatch(path.name)]
-            remove(path for path in ours if int(path.name[:5]) >= made.get(folder, 0))
-            if ours and folder not in (root, *made):
-                remove_empty(folder, root)
+        made, place = {self._place(split): number for split, number in self._shards.made.items()}, self._export.place
+        found = [_OURS.fullmatch(name) for pattern in ("*", "*/*") for name in place.names(pattern)]
+        place.remove(one[0] for one in found if one and int(one["number"]) >= made.get(one["folder"], 0))
 
     def _place(self, split: str) -> str:
         return f"{split}/" if self._apart else ""
 
     def _write(self, split: str, number: int, placed: Sequence[Placed]) -> None:
-        folder = self._export.folder / self._place(split)
-        tar, stats = folder / f"{number:05}.tar", folder / f"{number:05}_stats.json"
+        place, stem = self._export.place, f"{self._place(split)}{number:05}"
+        tar, stats = f"{stem}.tar", f"{stem}_stats.json"
         made_of = recipe(json.dumps([_RULES, number, self._columns, self._export.suffix]), placed)
-        if _made_of(stats, tar) == made_of:
+        if _made_of(place, stats, tar) == made_of:
             return
-        remove([stats])
-        with writing(tar) as file:
+        place.remove([stats])
+        with place.writing(tar) as file:
             for index, (sample, data) in enumerate(read_ahead(placed)):
                 self._add(file, f"{number:05}{index:04}", sample, data)
             file.write(_END)
             file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
             size = file.tell()
         rows = (self._row(f"{number:05}{index:04}", one.sample) for index, one in enumerate(placed))
-        write_rows(folder / f"{number:05}.parquet", self._columns, rows)
+        write_rows(place, f"{stem}.parquet", self._columns, rows)
         counts = {"count": len(placed), "successes": len(placed), "failed_to_download": 0, "failed_to_resize": 0}
-        put(stats, line({**counts, "status_dict": {"success": len(placed)}, "bytes": size, "made_of": made_of}))
+        place.put(stats, line({**counts, "status_dict": {"success": len(placed)}, "bytes": size, "made_of": made_of}))
 
     def _add(self, file: BinaryIO, key: str, sample: Sample, data: bytes) -> None:
         _member(file, key + self._export.suffix, data)
@@ -112,12 +108,12 @@ def _member(file: BinaryIO, name: str, data: bytes) -> None:
     file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
-def _made_of(stats: Path, tar: Path) -> str | None:
+def _made_of(place: Place, stats: str, tar: str) -> str | None:
     """Return what a whole shard was made of; None where it is not whole."""
     try:
-        said: Mapping[str, Any] = json.loads(stats.read_bytes())
-        return str(said["made_of"]) if said["bytes"] == tar.stat().st_size else None
-    except (OSError, ValueError, KeyError, TypeError):
+        said: Mapping[str, Any] = json.loads(place.read(stats) or b"")
+        return str(said["made_of"]) if said["bytes"] == place.size(tar) else None
+    except (ValueError, KeyError, TypeError):
         return None
 
 

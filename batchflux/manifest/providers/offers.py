@@ -36,6 +36,7 @@ _INSTEAD = {  # what does without a field what people want it for
     "aspect_ratio": " (say the ratio in the prompt, or crop the picture afterwards)",
     "output_format": " (convert the picture afterwards)",
 }
+_AS_LINK = "give the photo as a URL (references.publish makes them of photos)"
 Pairs = tuple[tuple[str, Any], ...]
 
 
@@ -101,9 +102,14 @@ class Offers:
         own = [offer for offer in offers if offer.api == provider.api]
         own.sort(key=lambda offer: (offer.style != "standard", offer.style != "chat"))  # as `auto` prefers them
         self._own = {offer.style: offer for offer in own}
-        self._local = next((offer for offer in own if offer.local_images), None)
+        self._publishes = manifest.references.publish is not None and not self._provider.batched
+        self._local = next((offer for offer in own if self._takes_files(offer)), None)
         self._auto = own[0] if own else None
         self._all, self._batches = offers, terms_of(provider, offers) is not None
+
+    def _takes_files(self, offer: Capabilities) -> bool:
+        """Whether local references travel: their bytes, or links to them."""
+        return offer.local_images or (self._publishes and offer.url_images)
 
     def of(self, style: str, model: str) -> Capabilities:
         """Return what a style offers for a model."""
@@ -121,10 +127,18 @@ class Offers:
         offer = auto if wanted == AUTO else self._own.get(wanted)
         if offer is None:
             raise ValueError(no_style(wanted, self._provider.api, list(self._own.values())))
-        if local is not None and not offer.local_images:
-            remedy = "give the photo as a URL" + (", or set style: auto" if self._local is not None else "")
+        if local is not None and not self._takes_files(offer):
+            remedy = _AS_LINK + (", or set style: auto" if self._local is not None else "")
             raise ValueError(f"{self._named(offer)} cannot carry the local file {local}; {remedy}")
         return offer.for_model(model)
+
+    def other(self, offer: Capabilities, wanted: str, references: Sequence[Reference]) -> Capabilities | None:
+        """Return by which other style `auto` would send the same files, were `references.publish` not as it is."""
+        if wanted != AUTO or self._auto is None or _local_file(references) is None:
+            return None
+        bytes_by = next((one for one in self._own.values() if one.local_images), None)
+        either_way = {one.style: one for one in (self._auto, bytes_by) if one is not None and one.url_images}
+        return next((one for style, one in either_way.items() if style != offer.style), None)
 
     def way(self, values: Mapping[str, Any], given: Pairs, api: str) -> Way | None:
         """Return how this provider makes a job of another's, which speaks `api`; None when it cannot carry all of it.
@@ -182,7 +196,7 @@ class Offers:
                 yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
         yield from self._miscounted(offer, images)
         mask = () if "mask" in values["dropped"] or not values.get("mask") else (values["mask"],)
-        links = [image for image in (*images, *mask) if image.url is not None]
+        links = [image for image in (*images, *mask) if image.url is not None and image.address is None]
         if links and not offer.url_images:
             shown = quoted(links[0].source.split("?")[0])
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
@@ -214,7 +228,7 @@ class Offers:
         others = [other.style for other in self._own.values() if other.style != offer.style and _carries(other, name)]
         if others and local is not None:
             why = f", which this job needs because {local} is a local file"
-            remedy = "give the photo as a URL" + ("" if wanted == AUTO else " and set style: auto")
+            remedy = _AS_LINK + ("" if wanted == AUTO else " and set style: auto")
             able = [style for style in others if self._own[style].local_images]
             remedy += f", set style: {able[0]} if the relay offers it" if able else ""
         elif others and wanted == "chat":

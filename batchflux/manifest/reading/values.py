@@ -234,9 +234,14 @@ def _duration(text: str) -> float:
     return sum(float(amount) * _SECONDS[unit[0].lower()] for amount, unit in parts)
 
 
+def duration(text: str) -> float:
+    """Return the seconds of `1h30m`, or of a bare number; 0 when the text says no duration."""
+    return float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
+
+
 def timeout(text: str) -> float:
     """Read `360s`, `6m`, `1h` or a bare number as seconds, at most a day."""
-    seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
+    seconds = duration(text)
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
     return seconds
@@ -305,7 +310,7 @@ def is_url(text: str) -> bool:
     return _MEANS_URL.match(text) is not None
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return the URL as a message may show it: cut before what may be signed, and without user and password."""
     if text[:5].lower() in {"data:", "file:"}:
         return quoted(f"{text[:5].lower()}...")
@@ -316,22 +321,22 @@ def _shown(text: str) -> str:
 def url(text: str) -> str:
     """Read an http(s) URL with a host, without user and password, spaces or control characters."""
     if not text.lower().startswith(("http:", "https:")):
-        raise ValueError(f"found {_shown(text)}; allowed is an http:// or https:// URL")
+        raise ValueError(f"found {shown(text)}; allowed is an http:// or https:// URL")
     if len(text) > MAX_URL:
         raise ValueError(f"found a URL of {len(text)} characters; allowed are at most {MAX_URL}")
     if _PLAIN_URL.fullmatch(text):
         return text
     if _BAD_IN_URL.search(text):
-        raise ValueError(f"found {_shown(text)}, with a space or control character; write it as %20 or remove it")
+        raise ValueError(f"found {shown(text)}, with a space or control character; write it as %20 or remove it")
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(f"found {_shown(text)}, which is not a well-formed URL") from None
+        raise ValueError(f"found {shown(text)}, which is not a well-formed URL") from None
     if not host:
-        raise ValueError(f"found {_shown(text)}, which has no host")
+        raise ValueError(f"found {shown(text)}, which has no host")
     if "@" in parts.netloc:
-        raise ValueError(f"found {_shown(text)} with a user or password in it; remove them")
+        raise ValueError(f"found {shown(text)} with a user or password in it; remove them")
     return text
 
 
@@ -346,7 +351,7 @@ def base_url(text: str) -> str | None:
     if text in {"", EMBEDDED}:
         return text or None
     if "?" in url(text) or "#" in text:
-        raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
+        raise ValueError(f"found {shown(text)} with a query or fragment; remove it")
     return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
 
 
@@ -367,9 +372,9 @@ def public_url(text: str) -> str:
     What is put behind it is a secret, so that it must not travel in the open.
     """
     if "?" in url(text) or "#" in text:
-        raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
+        raise ValueError(f"found {shown(text)} with a query or fragment; remove it")
     if text.lower().startswith("http:") and not _is_near(urlsplit(text).hostname or ""):
-        raise ValueError(f"found {_shown(text)}; allowed is https://, for what stands behind it is a secret")
+        raise ValueError(f"found {shown(text)}; allowed is https://, for what stands behind it is a secret")
     return text.rstrip("/")
 
 
@@ -413,7 +418,7 @@ _OURS = frozenset(
 def allowed_host(text: str) -> str:
     """Read a host, `host:port` (IPv6 in brackets) or network, in lower case."""
     if "://" in text:
-        raise ValueError(f"found {_shown(text)}; {_HOST_ALLOWED}, without http://")
+        raise ValueError(f"found {shown(text)}; {_HOST_ALLOWED}, without http://")
     with suppress(ValueError):
         network = ip_network(text, strict=False)  # 10.0.0.7/24 means the network that it is in
         return str(network) if "/" in text else str(network.network_address)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
 from batchflux.errors import StorageError, quoted
+from batchflux.output.durable import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,8 @@ GROUP = "batchflux.stores"
 SCHEMES = ("s3", "oss", "gs", "az", "file")
 _WEB = ("http", "https", "data")  # what is no bucket, whoever may say so
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)(?:/(.*))?", re.DOTALL)
-_UNSOUND = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)|[\x00-\x1f\x7f]")
+_UNTEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_UNSOUND = re.compile(rf"(?:^|/)(?:\.{{0,2}})(?:/|$)|{_UNTEXT.pattern}")
 Style = Literal["path", "virtual", "domain"]
 
 
@@ -78,12 +80,39 @@ def in_bucket(text: str) -> bool:
     return found is not None and (found[1] in SCHEMES or (found[1] not in _WEB and found[1] in registered()))
 
 
+def root_of(text: str) -> str | None:
+    """Return the address of a bucket alone, without a `/` at its end; None where this is none, or names more."""
+    try:
+        place = Address.of(text)
+    except ValueError:
+        return None
+    return None if place.key else place.root
+
+
 def sound(root: str, key: str) -> str:
     """Return the key; StorageError where no store has such a one: parts that are empty, `.` or `..`, control chars."""
     if _UNSOUND.search(key):
         why = "a key has no empty parts, no . or .. and no control characters"
         raise StorageError(f"{root} can have no object {quoted(key)}: {why}; name it otherwise")
     return key
+
+
+def parted(root: str, prefix: str) -> tuple[str, str]:
+    """Return the folder of a prefix, and how the names in it begin; StorageError where no key can begin so."""
+    folder, _, begun = prefix.rpartition("/")
+    if _UNTEXT.search(begun):
+        sound(root, prefix)
+    return (sound(root, folder) if folder or prefix.startswith("/") else ""), begun
+
+
+def body_of(data: bytes | Path, whole: int) -> bytes | Path:
+    """Return what is to be put: a file of at most `whole` bytes as its bytes. StorageError: it cannot be read."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return data if data.stat().st_size > whole else data.read_bytes()
+    except OSError as error:
+        raise unreadable(data, error) from error
 
 
 def checked(place: str, data: bytes | Path, sha256: str) -> None:

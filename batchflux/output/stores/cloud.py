@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,8 +15,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, PassingError, checked, sound
-from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, trouble_of
+from batchflux.output.stores.base import Found, PassingError, body_of, checked, parted, sound
+from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, speechless, trouble_of
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 TRIES, PATIENCE, PAUSE = 7, 30.0, 0.5  # so many tries, none after so many seconds; the first pause at most, in seconds
 LONGEST_SIGNED = 604_800  # seconds: more is refused by clouds, once the link is used
 PART, PARTS_AT_ONCE, MOST_PARTS = 8 << 20, 4, 9_000  # bytes of a part of a large object, of which so many are in memory
+CHUNK = 1 << 20  # bytes that are had at a time: by itself obstore gathers ten times as many, several times over
 PAGE = 1_000  # objects: as many as an answer to a listing has
 _CLIENT = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "1h"}  # 120 s: for a part to arrive, or silence
+_KEYS_HOLD = timedelta(minutes=10)  # obstore asks again five minutes before
 _TYPES = mimetypes.MimeTypes(filenames=())
 for _type, _ending in (("image/webp", ".webp"), ("image/avif", ".avif"), ("application/jsonl", ".jsonl")):
     _TYPES.add_type(_type, _ending)
@@ -61,7 +63,7 @@ class Bucket:
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
         """Store an object whole; False when one with the same bytes is there already."""
         sound(self._name, key)
-        body = data if isinstance(data, bytes) or data.stat().st_size > PART else data.read_bytes()
+        body = body_of(data, PART)
         checked(f"{self._name}/{key}", body, sha256)
         certain = self._conditions is True and isinstance(body, bytes)  # obstore creates no object in parts
         if not over and not certain and self._tried(key, lambda: self._same(key, sha256)):
@@ -85,11 +87,13 @@ class Bucket:
             try:
                 got = obstore.get(self._store, key, options=rest)
             except FileNotFoundError as error:
-                if done or code_of(error) in NO_BUCKET:
+                if done:
+                    raise StorageError(f"{self._name}/{key} was removed while it was read; run again") from None
+                if code_of(error) in NO_BUCKET:
                     raise
                 return False
             version = got.meta["e_tag"]
-            for chunk in got:
+            for chunk in got.stream(min_chunk_size=CHUNK):
                 target.write(chunk)
                 done += len(chunk)
             return True
@@ -98,8 +102,9 @@ class Bucket:
 
     def find(self, prefix: str) -> Iterator[Found]:
         """Yield the objects whose keys begin so."""
-        folder, _, begun = prefix.rpartition("/")
-        last = prefix[:-1] if begun else None  # what is listed comes after it: obstore lists folders, not beginnings
+        folder, begun = parted(self._name, prefix)
+        # obstore lists folders, not beginnings: what stands before the beginning need not be asked for
+        last = prefix[:-1] if begun[:-1].strip(".") else None
         pages: Any = None
 
         def page() -> list[Any]:
@@ -124,8 +129,8 @@ class Bucket:
             raise StorageError(f"{self._name} signs links for 1 s to 7 days, not for {seconds} s; change `sign`")
         if not isinstance(self._store, S3Store | GCSStore | AzureStore):
             raise StorageError(f"{self._name} signs no links; use a bucket in a cloud, or `url`")
-        for_so_long = timedelta(seconds=seconds)
-        return self._tried(key, lambda: obstore.sign(self._store, "GET", sound(self._name, key), for_so_long))
+        sound(self._name, key)
+        return self._tried(key, lambda: obstore.sign(self._store, "GET", key, timedelta(seconds=seconds)))
 
     def copy(self, key: str, to: str) -> None:
         """Copy an object within the bucket, over what is there; its sha256 goes with it."""
@@ -165,9 +170,9 @@ class Bucket:
         """Create an object; False: one with the same bytes is there, perhaps by a try whose answer was lost."""
         try:
             self._write(self._creating, key, body, sha256, self._mode)
-        except AlreadyExistsError as error:
+        except AlreadyExistsError:
             if not self._same(key, sha256):
-                raise PassingError(f"{self._name}/{key} is written by others just now; run again") from error
+                raise PassingError(f"{self._name}/{key} is written by others just now; run again") from None
             return False
         except BaseError as error:
             if code_of(error) not in NO_CONDITIONS:
@@ -196,7 +201,7 @@ class Bucket:
         except FileNotFoundError:
             return False
         except BaseError as error:
-            if code_of(error) is None:  # a refusal of HEAD has no body; the same of GET says why
+            if speechless(error):  # a refusal of HEAD has no body; the same of GET says why
                 obstore.get(self._store, key, options={"range": (0, 1)})
             raise
         there = found.attributes.get("sha256") or self._sha256(key)
@@ -206,7 +211,7 @@ class Bucket:
 
     def _sha256(self, key: str) -> str:
         digest = hashlib.sha256()
-        for chunk in obstore.get(self._store, key):
+        for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
             digest.update(chunk)
         return digest.hexdigest()
 
@@ -247,22 +252,29 @@ def _s3(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
     }
     if place.endpoint is not None:
         config["endpoint"] = place.endpoint
+    provider = _provider(lambda: place_of(address, settings, look_up).keys)
 
     def opened(headers: dict[str, str]) -> S3Store:
         client: Any = {**_client(place.endpoint), "default_headers": headers}
         options: Any = {"config": config, "client_options": client, "retry_config": {"max_retries": 0}}
-        return S3Store(address.bucket, credential_provider=_provider(place.keys), **options)
+        return S3Store(address.bucket, credential_provider=provider, **options)
 
     creating = opened({"x-oss-forbid-overwrite": "true"}) if place.aliyun else None
     return Bucket(opened({}), address.root, creating=creating, conditions=place.conditions or None)
 
 
-def _provider(keys: Keys | None) -> Any:
-    """Return who gives obstore the keys: into a config it would mix a token that it finds in the environment."""
-    if keys is None:
-        return None
-    held = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
-    return lambda: {**held, "expires_at": None}
+def _provider(keys: Callable[[], Keys | None]) -> Any:
+    """Return who gives obstore the keys: into a config it would mix a token that it finds in the environment.
+
+    They are looked up anew every few minutes, for those of a session may have been renewed in their files.
+    """
+
+    def given() -> dict[str, Any]:
+        access_key, secret_key, token = keys() or (None, None, None)
+        until = datetime.now(UTC) + _KEYS_HOLD
+        return {"access_key_id": access_key, "secret_access_key": secret_key, "token": token, "expires_at": until}
+
+    return None if keys() is None else given
 
 
 def _google(address: Address, settings: StoreSettings, look_up: LookUp) -> GCSStore:

@@ -42,14 +42,14 @@ _DOMAIN = Trouble(
 )
 _CHANGED = Trouble("the bytes arrived changed", "check the network, then run again", passes=True)
 _CLOCK = Trouble("this machine's clock is wrong", "set it, then run again")
-_NOT_THERE = Trouble("the store cannot do that", "use one that can, as docs stores says")
+_NOT_THERE = Trouble("the store cannot do that", "use one that can, as `batchflux docs stores` says")
 _NAME = Trouble("the store takes no such key", "name it otherwise")
 _CODES = {
     **dict.fromkeys(("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "TooManyRequests"), _BUSY),
-    **dict.fromkeys(("ServerBusy", "RequestTimeout", "OperationTimedOut", "InternalError"), _BUSY),
+    **dict.fromkeys(("ServerBusy", "RequestTimeout", "OperationTimedOut", "InternalError", "rateLimitExceeded"), _BUSY),
     **dict.fromkeys(("ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"), _BUSY),
     **dict.fromkeys(("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "storage_cap_exceeded"), _FULL),
-    **dict.fromkeys(("XMinioAdminBucketQuotaExceeded", "StorageQuotaExceeded", "EntityTooLarge"), _FULL),
+    **dict.fromkeys(("XMinioAdminBucketQuotaExceeded", "StorageQuotaExceeded"), _FULL),
     **dict.fromkeys(("AccessDenied", "AuthorizationFailure", "AuthenticationFailed", "forbidden"), _DENIED),
     **dict.fromkeys(("InvalidAccessKeyId", "InvalidToken", "InvalidSecurityToken"), _UNKNOWN_KEY),
     "SignatureDoesNotMatch": Trouble("the secret does not fit the access key", "check both variables, then run again"),
@@ -63,6 +63,7 @@ _CODES = {
     "RequestTimeTooSkewed": _CLOCK,
     "NotImplemented": _NOT_THERE,
     **dict.fromkeys(("KeyTooLongError", "InvalidObjectName", "InvalidURI"), _NAME),
+    "EntityTooLarge": Trouble("the object is too large for the store", "make it smaller"),
     "InvalidObjectState": Trouble("the object is archived", "restore it there, then run again"),
 }
 _STATUSES = {
@@ -71,6 +72,7 @@ _STATUSES = {
     403: _DENIED,
     404: _NO_BUCKET,
     408: _BUSY,
+    412: Trouble("it was changed meanwhile", "run again"),
     425: _BUSY,
     429: _BUSY,
     501: _NOT_THERE,
@@ -78,10 +80,10 @@ _STATUSES = {
 }
 _CREDENTIALS = Trouble(
     "there are no credentials",
-    "set the variables that docs stores names (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)",
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles are not read), or what `batchflux docs stores` names",
 )
 _WORDS = (  # of what there was no answer to, the first that is found
-    (("token request", "169.254.169.254", "/computeMetadata/"), _CREDENTIALS),
+    (("token request", "169.254.169.254", "/latest/api/token", "credential provider"), _CREDENTIALS),
     (("ertificate", "UnknownIssuer"), Trouble("its certificate is not trusted", "check the endpoint in `stores`")),
     (("redirect",), _REGION),
     (("dns error",), Trouble("its host was not found", "check the endpoint and the network", passes=True)),
@@ -95,6 +97,11 @@ def code_of(error: BaseException) -> str | None:
     """Return the code that a store gave with a refusal."""
     found = _CODE.search(str(error))
     return None if found is None else found[1] or found[2]
+
+
+def speechless(error: BaseException) -> bool:
+    """Whether a store refused without a word."""
+    return code_of(error) is None and _STATUS.search(str(error)) is not None
 
 
 def trouble_of(error: BaseException) -> Trouble:

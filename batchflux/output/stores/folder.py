@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING
 from batchflux.errors import StorageError
 from batchflux.output import durable
 from batchflux.output.base import TEMPORARY
-from batchflux.output.stores.base import Found, checked, sound
+from batchflux.output.stores.base import Found, body_of, checked, parted, sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
 _ROOT = Path("/")
+_WHOLE = 8 << 20  # bytes of a file that is read whole
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})  # FAT and some network disks
 _NONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -28,10 +31,11 @@ class Folder:
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
         """Store an object whole; False when one with the same bytes is there already."""
         target = _path(key)
-        checked(str(target), data, sha256)
+        body = body_of(data, _WHOLE)
+        checked(str(target), body, sha256)
         with durable.storing(target):
             try:
-                _put(target, data, Path.replace if over else _link)
+                _put(target, body, Path.replace if over else _link)
             except FileExistsError:
                 _compare(target, sha256)
                 return False
@@ -52,7 +56,7 @@ class Folder:
 
     def find(self, prefix: str) -> Iterator[Found]:
         """Yield the objects whose keys begin so."""
-        folder, _, begun = prefix.rpartition("/")
+        folder, begun = parted("file://", prefix)
         yield from _below(_ROOT / folder, f"{folder}/" if folder else "", begun)
 
     def sign(self, key: str, seconds: int) -> str:
@@ -101,8 +105,15 @@ def _put(target: Path, data: bytes | Path, place: Callable[[Path, Path], object]
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a further name; FileExistsError where there is one of that name."""
-    target.hardlink_to(source)
+    """Give a file its name; FileExistsError where there is one of that name."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.replace(target)
 
 
 def _compare(path: Path, sha256: str) -> None:

@@ -64,12 +64,18 @@ class Own:
         urls += [job.webhook_url] if job.webhook_url else []
         urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
+        keys = (image.address.split("/", 3)[-1] for image in job.references if image.address is not None)
+        self._keys = tuple(f"/{canonical(key)}?" for key in keys)
         self._digests = frozenset(digest for image in job.references for digest in image.digests)
         self._prompt = job.prompt
 
     def is_url(self, url: str) -> bool:
-        """Whether the URL, in any spelling, is one that the request held."""
-        return canonical(url) in self._urls
+        """Whether the URL, in any spelling, is one that the request held.
+
+        So is a link to what was put into a bucket, or lies there, whatever its signature was.
+        """
+        url = canonical(url)
+        return url in self._urls or any(name in url for name in (*self._digests, *self._keys))
 
     def inline(self, data: bytes) -> Inline | None:
         """Return a picture that came with the answer; None when it is one of the local references."""

@@ -7,11 +7,13 @@ nothing is known: it is none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from batchflux.errors import Code, JobError
 from batchflux.models import LocalImage
@@ -28,6 +30,8 @@ WINDOW = 120.0
 
 MOST_PAGES = 200
 PAGE = 100  # items
+_PUT = re.compile(r"\A\w+://\S+/([0-9a-f]{64})\.\w+(?:\?\S*)?\Z")
+_ADDRESS = re.compile(r"(?!https?:)\w+://[^/\s]+/(.+)", re.IGNORECASE)
 _PAGE_BYTES = 8 << 20  # of the inputs of a page, were all as large as the job's own
 
 
@@ -86,7 +90,9 @@ def equal(ours: Any, theirs: Any) -> bool:
         alike = isinstance(theirs, list) and len(ours) == len(theirs)
         return alike and all(equal(*pair) for pair in zip(ours, theirs, strict=True))
     if isinstance(ours, LocalImage):
-        return isinstance(theirs, str) and _is_photo(ours, theirs)
+        return isinstance(theirs, str) and _is_photo(ours.sha256, theirs)
+    if isinstance(ours, str) and isinstance(theirs, str):
+        return ours == theirs or _is_placed(ours, theirs)
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
     return bool(ours == theirs)
@@ -97,11 +103,20 @@ def utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _is_photo(photo: LocalImage, text: str) -> bool:
+def _is_photo(digest: str, text: str) -> bool:
+    """Whether a text is a photo of this digest: its bytes, or a link to where it was put by its content."""
     try:
-        return is_data_url(text) and sha256(decode_base64(text)).hexdigest() == photo.sha256
+        return sha256(decode_base64(text)).hexdigest() == digest if is_data_url(text) else f"/{digest}." in text
     except UnreadableError:
         return False
+
+
+def _is_placed(ours: str, theirs: str) -> bool:
+    """Whether two texts are one photo that was put somewhere by its content, or lies in a bucket, signed anew since."""
+    if (put := _PUT.search(ours)) is not None:
+        return _is_photo(put[1], theirs)
+    place = _ADDRESS.fullmatch(ours)
+    return place is not None and unquote(urlsplit(theirs).path).endswith(f"/{place[1]}")
 
 
 def moment_in(value: Any) -> float | None:

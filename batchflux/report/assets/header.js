@@ -36,6 +36,7 @@ export function showHeader() {
       figureList(say.inAll, totals()),
       figureList(header.state === "running" ? say.thisRun : say.lastRun, lastRun()),
       figureList(say.providersTitle, spentWhere()),
+      figureList(say.provenanceTitle, provenance()),
       figureList(say.verdictsTitle, judgedSoFar()),
     ),
     failuresList(),
@@ -129,6 +130,11 @@ function lastRun() {
   if (header.seconds !== null) list.push([say.time, duration(header.seconds)]);
   if (header.images_per_minute) list.push([say.perMinute, one.format(header.images_per_minute)]);
   return list;
+}
+
+// What the pictures themselves say of their origin.
+function provenance() {
+  return Object.entries(header.carries ?? {}).map(([mark, count]) => [called(say.marks, mark), whole.format(count)]);
 }
 
 // Nothing before the first verdict: who only looks at pictures has none to count.

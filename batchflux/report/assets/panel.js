@@ -7,7 +7,7 @@ import { columns, header, presentRows, rowOfId, setup } from "./store.js";
 import { called, labelOf, money, say } from "./words.js";
 
 const FIELD_ORDER = (
-  "id status error_code error remarks file_name mirror images seed aspect_ratio output_format safety_tolerance prompt_upsampling variant model provider style " +
+  "id status error_code error remarks file_name mirror carries images seed aspect_ratio output_format safety_tolerance prompt_upsampling variant model provider style " +
   "size bytes attempts possibly_billed cost started_at finished_at api_seconds download_seconds result_url seed_used revised_prompt sha256 key"
 ).split(" ");
 
@@ -102,6 +102,7 @@ function fieldList(all) {
     finished_at: (value) => value,
     api_seconds: (value) => `${value.toFixed(3)} ${say.units.s}`,
     download_seconds: (value) => `${value.toFixed(3)} ${say.units.s}`,
+    carries: (value) => value.split(" ").map((mark) => called(say.marks, mark)).join(", "),
     result_url: (value) => outside(value),
     prompt_upsampling: (value) => (value ? say.yes : say.no),
   };

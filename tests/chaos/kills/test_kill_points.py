@@ -33,8 +33,9 @@ TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.sy
 KEPT = {"rejected.kept", "answer.kept"}
 EXPORTS = {point for point in POINTS if point.startswith("export.")}  # killed at by the tests of exports
 BATCHES = {point for point in POINTS if point.startswith("batch.")}  # killed at by the tests of batches
+PUBLISHED = {point for point in POINTS if point.startswith("reference.")}  # killed at by test_published.py
 MIRRORED = {point for point in POINTS if point.startswith("mirror.")}  # killed at by the tests of mirrors
-ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - EXPORTS - MIRRORED - {WITHDRAWN}
+ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - EXPORTS - PUBLISHED - MIRRORED - {WITHDRAWN}
 
 
 def sweep(telling: set[str], values: set[str]) -> list[Any]:

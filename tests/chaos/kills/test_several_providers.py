@@ -25,7 +25,8 @@ NOT_HERE = {
     "spool.begun",
     "spool.kept",
 }
-EVERY = {point for point in POINTS - NOT_HERE if not point.startswith(("batch.", "moves.", "export.", "mirror."))}
+ELSEWHERE = ("batch.", "moves.", "export.", "reference.", "mirror.")
+EVERY = {point for point in POINTS - NOT_HERE if not point.startswith(ELSEWHERE)}
 WAYS = ("relay", "tasks", "last")
 
 
