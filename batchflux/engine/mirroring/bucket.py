@@ -64,12 +64,10 @@ class MirrorBucket:
         """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError."""
         key, over = self._address.below(picture.name), picture.there is not None
         path = self._folder / picture.name
+        if data is None and not path.is_file():
+            return False
         try:
             self._store.put(key, path if data is None else data, picture.sha256, over=over)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise RefusedError(f"{picture.name} cannot be read here ({error.strerror}): see to it") from error
         except StorageError as error:
             raise self._explained(picture, path, error) from error
         reach("mirror.put")
@@ -167,7 +165,11 @@ class MirrorBucket:
         """Return what a refusal means: whether the file was changed, or another object is in the way, or neither."""
         if isinstance(error, PassingError):
             return AwayError(error)
-        if path.is_file() and _digest(path.read_bytes()) != picture.sha256:
+        try:
+            here = path.read_bytes() if path.is_file() else None
+        except OSError as unread:
+            return RefusedError(f"{picture.name} cannot be read here ({unread.strerror}): see to it")
+        if here is not None and _digest(here) != picture.sha256:
             return RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
         there = None if picture.there is not None else self._there(picture.name, error)
         taken = there is not None and _digest(there) != picture.sha256
