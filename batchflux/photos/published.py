@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +19,7 @@ from batchflux.failpoints import reach
 from batchflux.output.base import SUFFIXES
 from batchflux.output.stores.base import Address
 from batchflux.photos.photos import MAX_SENT
+from batchflux.transport.threads import Unawaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,7 +119,7 @@ class Buckets:
     def __init__(self, stores: Stores, photos: Photos, published: Published) -> None:
         self.published = published
         self._stores, self._photos = stores, photos
-        self._pool = ThreadPoolExecutor(THREADS, "batchflux-buckets")
+        self._pool = Unawaited(THREADS, "batchflux-buckets")
         if published.to is not None:
             stores.at(published.to)
 
@@ -172,8 +172,8 @@ class Buckets:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for what has."""
-        self._pool.shutdown(cancel_futures=True)
+        """Drop what has not begun; what has may be cut off."""
+        self._pool.shutdown()
 
 
 class _TooLargeError(Exception):
