@@ -38,6 +38,14 @@ class RefusedError(Exception):
     """A picture cannot be in the bucket until somebody sees to it; the text says why."""
 
 
+class TakenError(RefusedError):
+    """There is an object of a picture's name with other bytes, of which this is the digest."""
+
+    def __init__(self, message: str, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
+
+
 class MirrorBucket:
     """The objects of one output folder, below `address`."""
 
@@ -61,7 +69,10 @@ class MirrorBucket:
             raise UsageError(f"{what}: {remedy}. Nothing was spent.") from error
 
     def put(self, picture: Picture, data: bytes | None = None) -> bool:
-        """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError."""
+        """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError, TakenError.
+
+        Only over what is known to be `there` another object is written.
+        """
         if data is None and (data := self._file(picture)) is None:
             return False
         key, over = self._address.below(picture.name), picture.there is not None
@@ -87,13 +98,13 @@ class MirrorBucket:
     def replaced(self, picture: Picture) -> bytes | None:
         """Return our object that a picture is about to be put over; None when there is nothing to lose.
 
-        RefusedError: it is somebody else's; AwayError.
+        TakenError: it is another; AwayError.
         """
         there = self._there(picture.name)
         if there is None or _digest(there) == picture.sha256:
             return None
         if _digest(there) != picture.there:
-            raise RefusedError(self._taken(picture))
+            raise self._taken(picture, there)
         return there
 
     def set_aside(self, picture: Picture, data: bytes) -> str:
@@ -154,12 +165,31 @@ class MirrorBucket:
         for folder, _, names in os.walk(self._folder / IMAGES):
             yield from (Path(folder, name).relative_to(self._folder).as_posix() for name in names)
 
-    def remove(self, name: str, sha256: str | None = None) -> None:
-        """Remove a file here, where `sha256` is given only if it has these bytes; StorageError."""
-        path = self._folder / name
+    def remove(self, picture: Picture) -> None:
+        """Remove the file of a picture, if it has its bytes; StorageError."""
+        path = self._folder / picture.name
         with durable.storing(path):
-            if sha256 is None or (path.is_file() and _digest(path.read_bytes()) == sha256):
-                path.unlink(missing_ok=True)
+            if path.is_file() and _digest(path.read_bytes()) == picture.sha256:
+                path.unlink()
+
+    def spare(self, picture: Picture) -> None:
+        """Remove the file of a picture that was put once, if it has its bytes, and the bucket has it still or again.
+
+        AwayError, RefusedError: it does not; StorageError.
+        """
+        path = self._folder / picture.name
+        try:
+            size = path.stat().st_size
+            found = next(iter(self._store.find(self._address.below(picture.name))), None)
+        except FileNotFoundError:
+            return
+        except StorageError as error:
+            raise AwayError(error) from error
+        if found is None or found[:2] != (self._address.below(picture.name), size):
+            if _digest(path.read_bytes()) != picture.sha256:
+                return
+            self.put(picture._replace(there=None))
+        self.remove(picture)
 
     def _there(self, name: str, cause: StorageError | None = None) -> bytes | None:
         """Return the bytes of an object, None when there is none; AwayError, which says the `cause` if there is one."""
@@ -173,11 +203,12 @@ class MirrorBucket:
         if picture.there is None and not isinstance(error, PassingError):
             there = self._there(picture.name, error)
             if there is not None and _digest(there) != picture.sha256:
-                return RefusedError(self._taken(picture))
+                return self._taken(picture, there)
         return AwayError(error)
 
-    def _taken(self, picture: Picture) -> str:
-        return f"{self.to}/{picture.name} is another object, not of this folder: move it away"
+    def _taken(self, picture: Picture, there: bytes) -> TakenError:
+        what = f"{self.to}/{picture.name} is another object, not of this folder: move it away"
+        return TakenError(what, _digest(there))
 
 
 def _digest(data: bytes) -> str:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError
+from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError, TakenError
 from batchflux.errors import StopRun
 from batchflux.failpoints import reach
-from batchflux.ledger.books.mirrored import AWAY, Picture, named_so, note_mirrored, window, with_objects
+from batchflux.ledger.books.mirrored import AWAY, Picture, is_known, named_so, note_mirrored, window, with_objects
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Status
-from batchflux.transport.threads import in_thread
+from batchflux.transport.threads import Unawaited, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -76,7 +75,7 @@ class Mirror:
         self._put = 0
         self._failed: dict[str, tuple[int, int]] = {}  # how often a picture failed, and how many had got through then
         self._in_a_row, self._pause, self._since = 0, 0.0, 0.0
-        self._threads = ThreadPoolExecutor(AT_ONCE, "batchflux-mirror")
+        self._threads = Unawaited(AT_ONCE, "batchflux-mirror")
 
     def note(self, outcome: Outcome) -> None:
         """Take up the picture of a job that has just ended, if it has one."""
@@ -127,7 +126,7 @@ class Mirror:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.shutdown()
             self._event("mirror_ended", put=self._put, refused=len(self._refused), why=self.why)
 
     async def follow(self, names: Iterable[str]) -> None:
@@ -137,12 +136,14 @@ class Mirror:
         try:
             for name in names:
                 known = (await self._now_in_ledger(partial(with_objects, pictures=[Picture(name, "")])))[0].there
-                digest = await in_thread(partial(self._bucket.put_file, name, known))
+                digest = await self._in_thread(partial(self._bucket.put_file, name, known))
                 if digest is not None:
                     await self._noted(name, digest)
         except AwayError as error:
             self.why = str(error)
             self._event("mirror_away", message=f"{self.to} is not there: {error}")
+        finally:
+            self._threads.shutdown()
 
     def verdict(self, use: MirrorUse, reason: str, message: str, code: int) -> tuple[str, str, int]:
         """Return reason, message and exit code of a run, with what is not in the bucket."""
@@ -192,7 +193,7 @@ class Mirror:
             self._add(one for one in found if not one.mirrored)
             for one in found:
                 if one.mirrored and not self._keep_local:  # it was made again, and is the same
-                    await self._in_thread(partial(self._bucket.remove, one.name, one.sha256))
+                    await self._spare(one)
             return True
         if self._after is None and self._overflowed:
             self._after, self._overflowed = 0, False
@@ -219,7 +220,7 @@ class Mirror:
             if picture.mirrored:
                 await self._in_thread(partial(self._bucket.bring_back, picture))
             else:
-                await self._mirrored(picture)
+                await self._mirrored_over(picture)
         except AwayError as error:
             self._fails(picture, str(error), asked=asked)
             return
@@ -228,6 +229,16 @@ class Mirror:
         self._at_hand.discard(picture.name)
         self._failed.pop(picture.name, None)
         self._gets_through()
+
+    async def _mirrored_over(self, picture: Picture) -> None:
+        """Put a picture; what a killed run of this folder put in its place, and did not record, makes way as well."""
+        try:
+            await self._mirrored(picture)
+        except TakenError as error:
+            if not await self._database.submit(partial(is_known, sha256=error.sha256)):
+                raise
+            await self._noted(picture.name, error.sha256)
+            await self._mirrored(picture._replace(there=error.sha256))
 
     async def _mirrored(self, picture: Picture) -> None:
         if picture.there is not None:
@@ -244,7 +255,7 @@ class Mirror:
         reach("mirror.recorded")
         self._put += 1
         if not self._keep_local:
-            await self._in_thread(partial(self._bucket.remove, picture.name))
+            await self._in_thread(partial(self._bucket.remove, picture))
             reach("mirror.removed")
         elif copied:
             await self._in_thread(partial(self._bucket.bring_back, picture))
@@ -295,14 +306,22 @@ class Mirror:
             await asyncio.wait_for((self._stopped if ending else self._ending).wait(), seconds)
 
     async def _sweep(self) -> None:
-        """Remove the files of pictures that are in the bucket and on record: a kill may have left some."""
+        """Remove the files of pictures that are on record, and in the bucket: a kill may have left some."""
         names = self._bucket.files()
         while batch := await self._in_thread(lambda: [Picture(name, "") for name in islice(names, _LOOKED_UP)]):
             for one in await self._database.submit(partial(with_objects, pictures=batch)):
                 if one.there is not None:
-                    await self._in_thread(partial(self._bucket.remove, one.name, one.there))
+                    await self._spare(one._replace(sha256=one.there))
             if self._stopped.is_set():
                 return
+
+    async def _spare(self, picture: Picture) -> None:
+        try:
+            await self._in_thread(partial(self._bucket.spare, picture))
+        except AwayError as error:  # it stays for the next run
+            self._event("mirror_kept", name=picture.name, message=str(error))
+        except RefusedError as error:
+            self._refuse(picture, str(error))
 
     async def _note_brought_back(self) -> None:
         if self._brings_back and not (self._stopped.is_set() or self._refused):

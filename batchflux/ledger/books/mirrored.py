@@ -86,6 +86,11 @@ def named_so(connection: sqlite3.Connection, sha256: str, but: str = "") -> str 
     return None if row is None else str(row[0])
 
 
+def is_known(connection: sqlite3.Connection, sha256: str) -> bool:
+    """Whether some job of the folder had a picture of these bytes."""
+    return connection.execute("SELECT 1 FROM jobs WHERE sha256 = ? LIMIT 1", (sha256,)).fetchone() is not None
+
+
 def note_mirrored(connection: sqlite3.Connection, name: str, sha256: str, at: float) -> None:
     """Record that the object of a name has these bytes."""
     connection.execute("INSERT OR REPLACE INTO mirrored VALUES (?, ?, ?)", (name, sha256, at))
