@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batchflux.errors import StorageError, UsageError
 from batchflux.failpoints import reach
 from batchflux.output import durable
-from batchflux.output.base import IMAGES, REPLACED
+from batchflux.output.base import CARD, IMAGES, MANIFEST, METADATA, REPLACED, RESULTS, SUMMARY
 from batchflux.output.folder_store import FolderStore
 from batchflux.output.stores.base import PassingError, read
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.books.mirrored import Picture
     from batchflux.output.stores.base import Address, ObjectStore
 
+FOLLOWING = (RESULTS, METADATA, CARD, MANIFEST, SUMMARY)  # files that are put over those of the run before
 MARKER = ".batchflux"  # an object that says whose mirror this is
 _DIGITS = 32  # of a sha256, in the name of an object that made way
 _TRIES = 2  # of a file that is written beside
@@ -53,12 +54,14 @@ class MirrorBucket:
         self._store, self._address, self._folder = store, address, folder
         self.to = str(address).rstrip("/")
 
-    def claim(self, mark: str) -> None:
-        """See that objects can be put, and note there whose mirror it is.
+    def claim(self, mark: str, *, proven: bool = False) -> None:
+        """See that objects can be put, and note there whose mirror it is; `proven`: it is this folder's.
 
-        AwayError: they cannot; UsageError: it is another folder's.
+        AwayError: they cannot; UsageError: it is another folder's, or has others' files that would be written over.
         """
         data, key = f"{mark}\n".encode(), self._address.below(MARKER)
+        if not proven and self._there(MARKER) is None:
+            self._see_room()
         try:
             self._store.put(key, data, _digest(data))
         except StorageError as error:
@@ -67,6 +70,12 @@ class MirrorBucket:
             what = f"{self.to} is the mirror of another output folder, says its object {MARKER}"
             remedy = f"choose another output.mirror, or remove {MARKER} there if that folder is no more"
             raise UsageError(f"{what}: {remedy}. Nothing was spent.") from error
+
+    def _see_room(self) -> None:
+        for name in FOLLOWING:
+            if self._there(name) is not None:
+                what = f"{self.to} has a {name} that is not of this folder, and would get its own"
+                raise UsageError(f"{what}: choose another output.mirror, or move that away. Nothing was spent.")
 
     def put(self, picture: Picture, data: bytes | None = None) -> bool:
         """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError, TakenError.

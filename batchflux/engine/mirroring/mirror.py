@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError, TakenError
+from batchflux.engine.mirroring.bucket import FOLLOWING, AwayError, MirrorBucket, RefusedError, TakenError
 from batchflux.errors import StopRun
 from batchflux.failpoints import reach
 from batchflux.ledger.books.mirrored import AWAY, Picture, is_known, named_so, note_mirrored, window, with_objects
@@ -129,12 +129,12 @@ class Mirror:
             self._threads.shutdown()
             self._event("mirror_ended", put=self._put, refused=len(self._refused), why=self.why)
 
-    async def follow(self, names: Iterable[str]) -> None:
-        """Put files of the folder over those of the run before, unless it was stopped or the bucket is away."""
+    async def follow(self) -> None:
+        """Put the files that show the folder over the last run's, unless this was stopped or the bucket is away."""
         if self._stopped.is_set() or self.why:
             return
         try:
-            for name in names:
+            for name in FOLLOWING:
                 known = (await self._now_in_ledger(partial(with_objects, pictures=[Picture(name, "")])))[0].there
                 digest = await self._in_thread(partial(self._bucket.put_file, name, known))
                 if digest is not None:

@@ -38,7 +38,7 @@ async def open_mirror(
     mark, proven, away = database.now(partial(_turned_to, bucket=bucket))
     threads = Unawaited(1, "batchflux-mirror")
     try:
-        await in_thread(partial(bucket.claim, mark), threads)
+        await in_thread(partial(bucket.claim, mark, proven=proven), threads)
     except AwayError as error:
         if not (proven and error.passes):
             raise UsageError(f"output.mirror cannot be used, and nothing was spent. {error}") from error
