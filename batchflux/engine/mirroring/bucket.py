@@ -16,7 +16,7 @@ from batchflux.output.folder_store import FolderStore
 from batchflux.output.stores.base import PassingError, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from batchflux.ledger.books.mirrored import Picture
     from batchflux.output.stores.base import Address, ObjectStore
@@ -82,27 +82,16 @@ class MirrorBucket:
 
         Only over what is known to be `there` another object is written.
         """
-        if data is None and (data := self._file(picture)) is None:
-            return False
         key, over = self._address.below(picture.name), picture.there is not None
+        path = self._folder / picture.name
+        if data is None and not path.is_file():
+            return False
         try:
-            self._store.put(key, data, picture.sha256, over=over)
+            self._store.put(key, path if data is None else data, picture.sha256, over=over)
         except StorageError as error:
-            raise self._explained(picture, error) from error
+            raise self._explained(picture, path, error) from error
         reach("mirror.put")
         return True
-
-    def _file(self, picture: Picture) -> bytes | None:
-        """Return the bytes of a picture's file, None when there is none; RefusedError: it is not as it was made."""
-        try:
-            data = (self._folder / picture.name).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RefusedError(f"{picture.name} cannot be read here ({error.strerror}): see to it") from error
-        if _digest(data) != picture.sha256:
-            raise RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
-        return data
 
     def replaced(self, picture: Picture) -> bytes | None:
         """Return our object that a picture is about to be put over; None when there is nothing to lose.
@@ -116,16 +105,13 @@ class MirrorBucket:
             raise self._taken(picture, there)
         return there
 
-    def set_aside(self, picture: Picture, data: bytes) -> str:
-        """Put bytes that make way for a picture under a name of their own, and return it; AwayError."""
-        digest = _digest(data)
-        name = f"{REPLACED}/{digest[:_DIGITS]}{splitext(picture.name)[1]}"
+    def set_aside(self, aside: Picture, data: bytes) -> None:
+        """Put the bytes of an object that makes way under another name; AwayError."""
         try:
-            self._store.put(self._address.below(name), data, digest)
+            self._store.put(self._address.below(aside.name), data, aside.sha256)
         except StorageError as error:
             raise AwayError(error) from error
         reach("mirror.set_aside")
-        return name
 
     def fetch(self, picture: Picture, name: str) -> bytes:
         """Return the bytes of a picture out of the object of a name; AwayError, RefusedError: they are others now."""
@@ -174,31 +160,32 @@ class MirrorBucket:
         for folder, _, names in os.walk(self._folder / IMAGES):
             yield from (Path(folder, name).relative_to(self._folder).as_posix() for name in names)
 
-    def remove(self, picture: Picture) -> None:
-        """Remove the file of a picture, if it has its bytes; StorageError."""
-        path = self._folder / picture.name
-        with durable.storing(path):
-            if path.is_file() and _digest(path.read_bytes()) == picture.sha256:
-                path.unlink()
+    def remove(self, pictures: Iterable[Picture]) -> None:
+        """Remove the files of pictures that have their bytes; StorageError."""
+        for one in pictures:
+            with durable.storing(path := self._folder / one.name):
+                if path.is_file() and _digest(path.read_bytes()) == one.sha256:
+                    path.unlink()
+            reach("mirror.removed")
 
     def spare(self, picture: Picture) -> None:
         """Remove the file of a picture that was put once, if it has its bytes, and the bucket has it still or again.
 
         AwayError, RefusedError: it does not; StorageError.
         """
-        path = self._folder / picture.name
+        path, key = self._folder / picture.name, self._address.below(picture.name)
         try:
             size = path.stat().st_size
-            found = next(iter(self._store.find(self._address.below(picture.name))), None)
+            found = next(iter(self._store.find(key)), None)
         except FileNotFoundError:
             return
         except StorageError as error:
             raise AwayError(error) from error
-        if found is None or found[:2] != (self._address.below(picture.name), size):
+        if found is None or found[:2] != (key, size):
             if _digest(path.read_bytes()) != picture.sha256:
                 return
             self.put(picture._replace(there=None))
-        self.remove(picture)
+        self.remove([picture])
 
     def _there(self, name: str, cause: StorageError | None = None) -> bytes | None:
         """Return the bytes of an object, None when there is none; AwayError, which says the `cause` if there is one."""
@@ -207,17 +194,29 @@ class MirrorBucket:
         except StorageError as error:
             raise AwayError(cause or error) from error
 
-    def _explained(self, picture: Picture, error: StorageError) -> Exception:
-        """Return what a refusal means: whether another object is in the way."""
-        if picture.there is None and not isinstance(error, PassingError):
-            there = self._there(picture.name, error)
-            if there is not None and _digest(there) != picture.sha256:
-                return self._taken(picture, there)
-        return AwayError(error)
+    def _explained(self, picture: Picture, path: Path, error: StorageError) -> Exception:
+        """Return what a refusal means: whether the file was changed, or another object is in the way, or neither."""
+        if isinstance(error, PassingError):
+            return AwayError(error)
+        try:
+            here = path.read_bytes() if path.is_file() else None
+        except OSError as unread:
+            return RefusedError(f"{picture.name} cannot be read here ({unread.strerror}): see to it")
+        if here is not None and _digest(here) != picture.sha256:
+            return RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
+        there = None if picture.there is not None else self._there(picture.name, error)
+        if there is None or _digest(there) == picture.sha256:
+            return AwayError(error)
+        return self._taken(picture, there)
 
     def _taken(self, picture: Picture, there: bytes) -> TakenError:
         what = f"{self.to}/{picture.name} is another object, not of this folder: move it away"
         return TakenError(what, _digest(there))
+
+
+def aside_name(picture: Picture) -> str:
+    """Return where the object that has a picture's name lies, too, before the picture is put over it."""
+    return f"{REPLACED}/{(picture.there or '')[:_DIGITS]}{splitext(picture.name)[1]}"
 
 
 def _digest(data: bytes) -> str:
