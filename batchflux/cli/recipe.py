@@ -111,12 +111,13 @@ def _write(file: Path, text: str) -> None:
 def night_of(given: tuple[str, ...], wanted: Wanted) -> Night:
     """Return the night of what `run` is given: a manifest, and options of its own."""
     context = run.make_context("batchflux run", [*given])
+    if context.params["path"] == "-":
+        raise UsageError("A recipe needs a manifest that lies in a file: name it in place of -.")
     asked = Asked(os.environ.items())
     words = tuple(_words(context))
     manifest: Manifest = loading({**context.params})(environ=asked)
-    if context.params["path"] == "-":
-        raise UsageError("A recipe needs a manifest that lies in a file: name it in place of -.")
-    keys = keys_of(manifest, asked.names)
+    extras = extras_of("\n".join([manifest.text, *words]))
+    keys = keys_of(manifest, asked.names, extras)
     user = wanted.user or getpass.getuser()
     here = manifest.secrets({})
     return Night(
@@ -137,7 +138,7 @@ def night_of(given: tuple[str, ...], wanted: Wanted) -> Night:
         user=user,
         owner=owner_of(user),
         image=wanted.image,
-        extras=extras_of(manifest),
+        extras=extras,
         mirrored=manifest.output.mirror is not None,
         version=__version__,
     )

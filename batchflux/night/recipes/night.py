@@ -29,11 +29,11 @@ HOSTED_MINUTES = 360  # that a job may take on the machines of GitHub
 _SET_UP_MINUTES = 13  # of those for what is before and behind a run: packages, a cache fetched and kept
 _LONGEST_SLUG = 33
 _EXTRAS = {  # of batchflux → how a manifest shows that it needs it
-    "cloud": r"\b(?!https?:|file:|socks)[a-z][a-z0-9]*://",
+    "cloud": r"\b(?!https?:|socks)[a-z][a-z0-9]*://",
     "excel": r"\.xlsx\b",
     "heic": r"\.hei[cf]\b",
     "parquet": r"\.parquet\b",
-    "socks": r"\bsocks5",
+    "socks": r"\bsocks[45]",
 }
 _USUAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
@@ -149,23 +149,23 @@ def grace_of(manifest: Manifest) -> int:
     return math.ceil(max(one.longest if isinstance(one, AutoTimeout) else one for one in timeouts)) + MARGIN
 
 
-def keys_of(manifest: Manifest, asked: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of all secrets of a manifest; `asked` are those that its own text named."""
+def keys_of(manifest: Manifest, asked: Iterable[str], extras: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of all secrets of a manifest that needs `extras`; `asked` are those that its text named."""
     names = [*asked]
     for name in manifest.may_ask:
         provider = manifest.providers[name]
         names += () if provider.simulated else provider.keys
     for store in manifest.stores.values():
         names += filter(None, (store.access_key, store.secret_key, store.token))
-    if "cloud" in extras_of(manifest):
+    if "cloud" in extras:
         here = manifest.secrets(os.environ)
         names += [name for name in _USUAL_KEYS if here.get(name) is not None]
     return tuple(dict.fromkeys(names))
 
 
-def extras_of(manifest: Manifest) -> tuple[str, ...]:
-    """Return which extras of batchflux a manifest needs, by what it names."""
-    return tuple(name for name, sign in _EXTRAS.items() if re.search(sign, manifest.text, re.IGNORECASE))
+def extras_of(text: str) -> tuple[str, ...]:
+    """Return which extras of batchflux a manifest needs, by what its text names."""
+    return tuple(name for name, sign in _EXTRAS.items() if re.search(sign, text, re.IGNORECASE))
 
 
 def until_of(deadline: Deadline | None, at: tuple[int, int]) -> tuple[int, int] | None:
