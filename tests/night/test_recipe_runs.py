@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import runpy
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -103,6 +105,25 @@ def test_actions_fail_only_where_somebody_has_to_act(recipes: Recipes, tmp_path:
     assert ("::warning::" in ended.stdout) == (code == 1)
     assert ("::notice::" in ended.stdout) == (code == 3)
     assert "batchflux status" in (tmp_path / "summary").read_text()
+
+
+def test_docker_is_given_the_same_words_and_each_folder_at_its_own_place(recipes: Recipes, tmp_path: Path) -> None:
+    far = tmp_path / 'far, "x" 猫'
+    text = recipes.files("docker", "--out", str(far), "--budget", "5", "--keys", str(far / "keys"))["batchflux-shop.sh"]
+    (tmp_path / "docker").write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = subprocess.run(
+        ["/bin/sh", "-c", text], capture_output=True, text=True, check=True, env=env, timeout=20
+    ).stdout
+    words = said.split("\0")[:-1]
+    behind = words.index("batchflux:0.1.0")
+    assert words[behind + 1 :] == ["run", str(recipes.folder / "night.yaml"), "--out", str(far), "--budget", "5"]
+    mounts = [next(csv.reader([word])) for before, word in pairwise(words[:behind]) if before == "--mount"]
+    seen = [str(far / "keys" / "TUZI_KEY"), str(recipes.folder), str(far)]
+    assert mounts == [["type=bind", f"source={place}", f"target={place}"] for place in seen]
+    assert words[words.index("--workdir") + 1] == str(recipes.folder)
+    assert f"TUZI_KEY_FILE={far}/keys/TUZI_KEY" in words
 
 
 class Skipped(Exception):  # noqa: N818  as in Airflow, where it is AirflowSkipException

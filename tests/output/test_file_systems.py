@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +15,10 @@ from batchflux.output import file_systems
 from batchflux.output.file_systems import mounts_of_linux, mounts_of_macos, shaky_locks
 from batchflux.testing.inside import inside
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MS_NOSUID, MS_NODEV, MNT_DETACH = 2, 4, 2  # of mount(2) and umount(2)
 LINUX = r"""
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 21 0:25 / /mnt/nas rw,relatime shared:9 - nfs4 nas:/export rw,vers=4.2,local_lock=none
@@ -82,6 +89,29 @@ def test_this_machine_tells_of_its_own_mounts(monkeypatch: pytest.MonkeyPatch, t
     assert shaky_locks(Path("/dev/shm")) is None  # noqa: S108  a tmpfs, whose locks hold
     monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "gone")
     assert shaky_locks(tmp_path) is None
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[Path]:
+    """Mount a FUSE file system as s3fs does, whose server is gone at once."""
+    place, libc = tmp_path / "my bucket", ctypes.CDLL(None, use_errno=True)
+    place.mkdir()
+    if os.geteuid() or not Path("/dev/fuse").exists() or sys.platform != "linux":
+        pytest.skip("this test needs the right to mount, and FUSE")
+    server = os.open("/dev/fuse", os.O_RDWR)
+    said = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    failed = libc.mount(b"s3fs", bytes(place), b"fuse.s3fs", MS_NOSUID | MS_NODEV, said)
+    os.close(server)
+    if failed:
+        pytest.skip(f"this test needs the right to mount: {os.strerror(ctypes.get_errno())}")
+    yield place
+    assert libc.umount2(bytes(place), MNT_DETACH) == 0
+
+
+def test_a_real_mount_is_found_although_nobody_answers_for_it(bucket: Path) -> None:
+    said = shaky_locks(bucket / "out")
+    assert str(said).startswith(f"{bucket}/out lies on FUSE (s3fs) (mounted at {bucket}), where locks may not hold")
+    assert shaky_locks(bucket.parent / "out") is None
 
 
 def test_a_run_says_it_once_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
