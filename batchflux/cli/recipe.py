@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
 
 NAMED = ("out", "env_file")  # options of `run` that the recipe says itself, with whole paths
+SECRET = ("notify",)  # those whose values are secrets, and so are names of variables here
 SCRIPT = 0o755
+_NAMED = re.compile(r"\$\{(\w+)\}")
 
 
 def _time_of_day(_context: click.Context, _parameter: click.Parameter, said: str) -> tuple[int, int]:
@@ -117,7 +120,8 @@ def night_of(given: tuple[str, ...], wanted: Wanted) -> Night:
     words = tuple(_words(context))
     manifest: Manifest = loading({**context.params})(environ=asked)
     extras = extras_of("\n".join([manifest.text, *words]))
-    keys = keys_of(manifest, asked.names, extras)
+    named = [*asked.names, *_NAMED.findall(" ".join(words))]
+    keys = keys_of(manifest, named, extras)
     user = wanted.user or getpass.getuser()
     here = manifest.secrets({})
     return Night(
@@ -152,7 +156,8 @@ def _words(context: click.Context) -> Iterator[str]:
             continue
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
-        for one in value if isinstance(value, tuple) else (value,):
-            if without_signatures(str(one)) != str(one):
-                raise UsageError(f"{option.opts[0]} holds a signed link, which no recipe may show: put it elsewhere.")
-            yield from [option.opts[0]] if option.is_flag else [option.opts[0], str(one)]
+        for one in map(str, value if isinstance(value, tuple) else (value,)):
+            if without_signatures(one) != one or (name in SECRET and not _NAMED.search(one)):
+                say = "put it into a variable and write ${NAME} here"
+                raise UsageError(f"{option.opts[0]} holds a secret, which no recipe may show: {say}.")
+            yield from [option.opts[0]] if option.is_flag else [option.opts[0], one]

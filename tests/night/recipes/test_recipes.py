@@ -9,18 +9,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import jsonschema
 import pytest
 import yaml
 
+from batchflux.cli.recipe import _words
 from batchflux.errors import UsageError
 from batchflux.manifest.reading.values import deadline
 from batchflux.night.recipes import RECIPES
 from batchflux.night.recipes.night import until_of, zone_of
-from tests.night.conftest import MANIFEST
+from tests.night.recipes.conftest import MANIFEST
 
 if TYPE_CHECKING:
-    from tests.night.conftest import Recipes
+    from tests.night.recipes.conftest import Recipes
 
 
 def words_of_unit(text: str, key: str) -> list[str]:
@@ -147,6 +149,23 @@ def test_names_in_the_manifest_are_keys_too_and_values_are_never_said(recipes: R
         assert "RELAY" in whole
 
 
+def test_an_address_for_notices_is_named_and_never_written_out() -> None:
+    command = click.Command("run", params=[click.Option(["--notify"], multiple=True)])
+    named = command.make_context("run", ["--notify", "${SLACK}", "--notify", "ping=${PING}"])
+    assert list(_words(named)) == ["--notify", "${SLACK}", "--notify", "ping=${PING}"]
+    with pytest.raises(UsageError, match="--notify holds a secret") as raised:
+        list(_words(command.make_context("run", ["--notify", "https://hooks.example/T0K3N"])))
+    assert "T0K3N" not in str(raised.value)
+
+
+def test_variables_that_options_name_are_keys_and_stay_names(recipes: Recipes) -> None:
+    made = recipes.files("systemd", "--set", "provider.base_url=https://${RELAY}/", RELAY="relay.secret.example")
+    service = made["batchflux-shop.service"]
+    assert "provider.base_url=https://${RELAY}/" in words_of_unit(service, "ExecStart")
+    assert "\nLoadCredential=RELAY:/etc/batchflux/RELAY\n" in service
+    assert "secret.example" not in service
+
+
 def test_one_file_is_printed_as_it_is_and_several_under_their_names(recipes: Recipes) -> None:
     code, printed, said = recipes.call("airflow", "night.yaml")
     assert (code, said) == (0, "")
@@ -180,7 +199,7 @@ def test_files_that_are_there_stay(recipes: Recipes) -> None:
         (["launchd", "night.yaml"], "is not one of"),
         (["cron", "night.yaml", "--out", "a\nb"], "rename it"),
         (["actions", "night.yaml", "--set", "limits.timeout=7h"], "GitHub ends a job after 6 h"),
-        (["cron", "night.yaml", "--set", "x=https://h/a?X-Amz-Signature=abc&X-Amz-Credential=d"], "signed link"),
+        (["cron", "night.yaml", "--set", "x=https://h/a?X-Amz-Signature=abc&X-Amz-Credential=d"], "holds a secret"),
     ],
 )
 def test_faults_are_one_sentence(recipes: Recipes, arguments: list[str], says: str) -> None:

