@@ -17,6 +17,7 @@ from batchflux.engine.retry import Retrying, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError, StopRun, StorageError
 from batchflux.models import Then, Uploaded
+from batchflux.output.stores.base import PlaceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 TRUSTED = 86_400.0  # seconds that what was put into a bucket is taken to be there: a rule of the bucket may end it
+DOUBTED = frozenset({Code.INVALID_REQUEST, Code.BAD_ANSWER, Code.NO_IMAGE})  # as APIs say that a link leads nowhere
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
 
@@ -107,6 +109,7 @@ class Uploads:
     def __init__(self, world: World, steps: Steps) -> None:
         self._world, self._steps, self._buckets = world, steps, world.buckets
         self._putting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._seen: set[int] = set()  # addresses in buckets, as hashes, at which something is
 
     async def done(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with addresses in place of the files that its API fetches, or wants uploaded.
@@ -121,11 +124,12 @@ class Uploads:
             raise
 
     async def _done(self, run: JobRun, lease: Lease) -> Job:
-        job, wire = run.work.job, run.service.wire(run.work.job)
-        if self._buckets is not None and wire.takes_links(job):
-            job = job.with_references(tuple([await self._put(image, self._buckets) for image in job.references]))
-        else:
-            job = await with_bytes(self._world, job)
+        job, buckets = run.work.job, self._buckets
+        if buckets is not None and any(map(buckets.published.concerns, job.references)):
+            if run.service.wire(job).takes_links(job):
+                job = job.with_references(tuple([await self._put(image, buckets) for image in job.references]))
+            else:
+                job = await with_bytes(self._world, job)
         return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
 
     async def signed(self, job: Job) -> Job:
@@ -136,7 +140,7 @@ class Uploads:
         return job.with_references(tuple([await self._linked(image) for image in job.references]))
 
     async def _linked(self, image: Reference) -> Reference:
-        if self._buckets is None or image.address is None:
+        if self._buckets is None or image.address is None or not self._buckets.published.signs(image):
             return image
         with _usable(self._world):
             return replace(image, url=await self._buckets.sign(image.address))
@@ -144,6 +148,8 @@ class Uploads:
     async def _put(self, image: Reference, buckets: Buckets) -> Reference:
         """Return a local reference with its link, or its address where that is to be signed; put it there first."""
         published, ledger = buckets.published, self._world.ledger
+        if image.address is not None:
+            await self._look(image, image.address, buckets)
         if not published.takes(image):
             return image
         where, digest = _published(image, buckets)
@@ -155,6 +161,27 @@ class Uploads:
                     address = await buckets.put(image)
                 await ledger.uploaded(where, digest, address, self._world.now() + TRUSTED)
         return replace(image, url=published.url_of(published.address(image)))
+
+    async def doubt(self, job: Job, code: Code) -> None:
+        """Have what is published of a job put again before it is sent again: its API may have found nothing there."""
+        if self._buckets is None or self._buckets.published.to is None or code not in DOUBTED:
+            return
+        for image in job.references:
+            if image.path is not None and image.url is not None:
+                address = self._buckets.published.address(image)
+                await self._world.ledger.uploaded(*_published(image, self._buckets), address, 0.0)
+
+    async def _look(self, image: Reference, address: str, buckets: Buckets) -> None:
+        """See once in a run that a reference is there, before money is spent on a link to it; JobError `reference`."""
+        async with self._putting.setdefault(address, asyncio.Lock()):
+            self._world.gate.check()
+            if hash(address) in self._seen:
+                return
+            with _usable(self._world), _readable():
+                fault = await buckets.look(image)
+        if fault is not None:
+            raise JobError(Code.REFERENCE, fault)
+        self._seen.add(hash(address))
 
     async def known(self, run: JobRun, job: Job, lease: Lease) -> Job:
         """Return a job as it was sent by an earlier run, with the URLs that were had for its references then."""
@@ -197,12 +224,12 @@ class Uploads:
 async def with_bytes(world: World, job: Job) -> Job:
     """Return the job with files in place of the references that lie in buckets, read from there.
 
-    Raises JobError `reference`: one is not there, or no picture; Halted: a bucket cannot be read, so the run stops.
+    Raises JobError `reference`: one is not to be had, or no picture; Halted: buckets cannot be read, so the run stops.
     """
     buckets = world.buckets
     if buckets is None or all(image.address is None for image in job.references):
         return job
-    with _usable(world):
+    with _usable(world), _readable():
         images = [image if image.address is None else await buckets.read(image) for image in job.references]
     job = job.with_references(tuple(images))
     if job.fault is not None:
@@ -223,3 +250,12 @@ def _usable(world: World) -> Iterator[None]:
     except StorageError as error:
         world.gate.close(StopRun("bucket", str(error)))
         raise Halted from error
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Fail the job where it is its own reference that is in no bucket that can be read: others' may be."""
+    try:
+        yield
+    except PlaceError as error:
+        raise JobError(Code.REFERENCE, f"the reference {error}") from error

@@ -175,6 +175,20 @@ def test_names_that_are_swapped_are_swapped_in_the_bucket(mirrored: Mirrored) ->
     assert mirrored.bank.posts.total() == 4
 
 
+def test_unlisted_pictures_stay_in_the_mirror_and_come_back(mirrored: Mirrored) -> None:
+    assert mirrored.run(away=True).code == 0
+    mirrored.write(JOBS.partition("  - {id: a3")[0])
+    assert mirrored.run(away=True).code == 0
+    pruned = mirrored.program("prune", str(mirrored.program.out), "--yes")
+    assert (pruned.code, pruned.out) == (0, "")
+    assert "1 more picture of such jobs in the mirror alone" in pruned.err
+    mirrored.write(JOBS)
+    ended = mirrored.run(away=True)
+    assert ended.code == 0, ended.said
+    mirrored.whole(MADE)
+    assert mirrored.bank.posts.total() == 4
+
+
 def test_somebody_elses_object_stays(mirrored: Mirrored) -> None:
     store = mirrored.served.store()
     store.put("run/images/a2.png", b"theirs", digest(b"theirs"))
@@ -336,3 +350,17 @@ def test_a_signal_ends_the_wait_for_a_bucket(program: Program, bank: Bank, fault
     faulty.front.always = None
     assert mirrored.run().code == 0
     mirrored.whole(MADE)
+
+
+def test_files_of_others_that_would_be_written_over_stay(mirrored: Mirrored) -> None:
+    store = mirrored.served.store()
+    store.put("run/README.md", b"of the shop", digest(b"of the shop"))
+    ended = mirrored.run()
+    assert ended.code == 2, ended.said
+    assert f"{mirrored.to} has a README.md that is not of this folder" in ended.err
+    assert mirrored.objects() == {"README.md": b"of the shop"}
+    assert mirrored.bank.posts.total() == 0
+    store.delete("run/README.md")
+    assert mirrored.run().code == 0
+    store.delete("run/.batchflux")
+    assert mirrored.run().code == 0, "they are its own"
