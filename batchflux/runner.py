@@ -17,7 +17,7 @@ from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
 from batchflux.billing.asking import account_balances
-from batchflux.engine.executors.opening import open_local, open_remote, open_ways
+from batchflux.engine.executors.opening import Means, open_executors
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from batchflux.engine.executors.local import LocalExecutor
     from batchflux.engine.executors.opening import Elsewhere
     from batchflux.engine.limits.key_pool import Key
-    from batchflux.engine.ports import Executor, Source
+    from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
     from batchflux.ledger.summary import State
@@ -242,23 +242,17 @@ class _Run:
             secrets = [*wakes.secrets, *filter(None, self.secrets.values())]
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
-            ways = await open_ways(stack, self.manifest, shared, self.books.redos)
-            local = await open_local(stack, ways, images, secrets)
-            executor: Executor = local
-            if (elsewhere := self.options.elsewhere) is not None:
-                executor = await open_remote(
-                    stack,
-                    elsewhere,
-                    local,
-                    ways=ways,
-                    manifest=self.manifest,
-                    images=images,
-                    shared=shared,
-                    keys=self.secrets,
-                    secrets=secrets,
-                    tell=self.event,
-                    came=mark.came,
-                )
+            means = Means(
+                manifest=self.manifest,
+                images=images,
+                shared=shared,
+                redos=self.books.redos,
+                keys=self.secrets,
+                secrets=secrets,
+                tell=self.event,
+                came=mark.came,
+            )
+            local, executor = await open_executors(stack, means, self.options.elsewhere)
             buckets = Buckets(self.manifest.buckets(self.options.environ), self.books.photos, self.manifest.published)
             stack.callback(buckets.close)
             world = World(

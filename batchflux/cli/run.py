@@ -52,28 +52,15 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
-@click.option(
-    "--on",
-    metavar="ray[://ADDRESS]",
-    help="Send requests and fetch pictures from the nodes of a Ray cluster.",
-)
+@click.option("--on", metavar="ray[://ADDRESS]", help="Send requests and fetch pictures from the nodes of Ray.")
 @click.option("--workers", type=click.IntRange(1, 1000), help="Workers on the cluster; left out, one on each node.")
-def run(
-    load: Callable[..., Manifest],
-    selection: Selection,
-    *,
-    watch: bool,
-    yes: bool,
-    on: str | None,
-    workers: int | None,
-    **shown: Any,
-) -> int:
+def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **shown: Any) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
-    elsewhere = _elsewhere(on, workers)
+    elsewhere = _elsewhere(shown.pop("on"), shown.pop("workers"))
     manifest, progress = load(), Progress(**shown)
     asks = sys.stdin.isatty() and sys.stderr.isatty()
     settle(manifest, asks=asks)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from contextlib import AsyncExitStack
 
+    from batchflux.engine.ports import Executor
     from batchflux.engine.settings import Shared
     from batchflux.manifest import Manifest, ProviderConfig, Redos
     from batchflux.output.image_store import ImageStore
@@ -30,29 +31,6 @@ SIMULATOR_HOST = "simulator.localhost"  # a name of its own, so that links in re
 
 Ways = dict[tuple[str, str], "TransportOptions"]
 """How each address of each provider is reached."""
-
-
-async def open_ways(
-    stack: AsyncExitStack, manifest: Manifest, shared: Mapping[str, Shared], redos: Redos | None
-) -> Ways:
-    """Return how all are reached; embedded simulators are open until `stack` is closed."""
-    ways: Ways = {}
-    for name, provider in manifest.providers.items():
-        resolve: dict[str, tuple[str, int]] = {}
-        addresses = provider.addresses
-        if provider.simulated:
-            resolve[SIMULATOR_HOST] = await _simulator(stack, provider, redos)
-            addresses = (f"http://{SIMULATOR_HOST}",)
-        for address in addresses:
-            place = name, address if len(addresses) > 1 else ""
-            ways[place] = transport_options(manifest, name, address, resolve, shared[name])
-    return ways
-
-
-async def open_local(stack: AsyncExitStack, ways: Ways, images: ImageStore, secrets: Collection[str]) -> LocalExecutor:
-    """Return what performs steps in this process, open until `stack` is closed."""
-    opened = [(place, await stack.enter_async_context(Transport(way)), way.base_url) for place, way in ways.items()]
-    return LocalExecutor({place: (transport, url) for place, transport, url in opened}, images, secrets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,46 +51,81 @@ class Elsewhere:
             raise UsageError("--on ray needs Ray; install the extra: pip install 'batchflux[ray]'")
 
 
-async def open_remote(  # noqa: PLR0913  all of it is what the two sides have in common
-    stack: AsyncExitStack,
-    elsewhere: Elsewhere,
-    local: LocalExecutor,
-    *,
-    ways: Ways,
-    manifest: Manifest,
-    images: ImageStore,
-    shared: Mapping[str, Shared],
-    keys: Mapping[str, str | None],
-    secrets: Collection[str],
-    tell: Callable[..., None],
-    came: Callable[[int], None],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a run has for its steps, wherever they are performed.
+
+    `keys` are by their names, `secrets` all texts that nobody may see. `tell` is told events, `came` the sizes of
+    pictures that other processes have stored.
+    """
+
+    manifest: Manifest
+    images: ImageStore
+    shared: Mapping[str, Shared]
+    redos: Redos | None
+    keys: Mapping[str, str | None]
+    secrets: Collection[str]
+    tell: Callable[..., None]
+    came: Callable[[int], None]
+
+
+async def open_executors(
+    stack: AsyncExitStack, means: Means, elsewhere: Elsewhere | None
+) -> tuple[LocalExecutor, Executor]:
+    """Return what performs steps in this process, and what performs those of jobs, open until `stack` is closed.
+
+    UsageError: Ray cannot be used.
+    """
+    ways = await _ways(stack, means)
+    opened = [(place, await stack.enter_async_context(Transport(way)), way.base_url) for place, way in ways.items()]
+    transports = {place: (transport, url) for place, transport, url in opened}
+    local = LocalExecutor(transports, means.images, means.secrets)
+    return local, local if elsewhere is None else await _remote(stack, means, elsewhere, ways, local)
+
+
+async def _ways(stack: AsyncExitStack, means: Means) -> Ways:
+    """Return how all are reached; embedded simulators are open until `stack` is closed."""
+    ways: Ways = {}
+    for name, provider in means.manifest.providers.items():
+        resolve: dict[str, tuple[str, int]] = {}
+        addresses = provider.addresses
+        if provider.simulated:
+            resolve[SIMULATOR_HOST] = await _simulator(stack, provider, means.redos)
+            addresses = (f"http://{SIMULATOR_HOST}",)
+        for address in addresses:
+            place = name, address if len(addresses) > 1 else ""
+            ways[place] = transport_options(means.manifest, name, address, resolve, means.shared[name])
+    return ways
+
+
+async def _remote(
+    stack: AsyncExitStack, means: Means, elsewhere: Elsewhere, ways: Ways, local: LocalExecutor
 ) -> RemoteExecutor:
-    """Return what has steps performed on Ray, open until `stack` is closed; UsageError: it cannot be used."""
     from batchflux.engine.executors.ray_cluster import ray_workers  # noqa: PLC0415  an extra
 
-    folder, mark = manifest.output.dir.absolute(), f"{SPOOL}/{TEMPORARY}{uuid4().hex}"
+    folder, mark = means.manifest.output.dir.absolute(), f"{SPOOL}/{TEMPORARY}{uuid4().hex}"
     await asyncio.to_thread((folder / mark).touch)
     stack.callback((folder / mark).unlink, missing_ok=True)
-    named, settings = manifest.providers.items(), _settings(manifest, ways, keys, mark)
-    workers = await stack.enter_async_context(ray_workers(elsewhere.on, elsewhere.workers, settings, tell))
+    named, settings = means.manifest.providers.items(), _settings(means, ways, mark)
+    workers = await stack.enter_async_context(ray_workers(elsewhere.on, elsewhere.workers, settings, means.tell))
     return RemoteExecutor(
         local,
         workers,
-        images=images,
+        images=means.images,
         folder=folder,
-        times={name: one.times for name, one in shared.items()},
-        key_names={value: name for name, value in keys.items() if value is not None},
-        secrets=secrets,
-        here={name for name, one in named if one.proxy is not None and Proxies.of(one.proxy, {}).secret},
+        times={name: one.times for name, one in means.shared.items()},
+        key_names={value: name for name, value in means.keys.items() if value is not None},
+        secrets=means.secrets,
+        here={name for name, one in named if _has_secret(one)},
         fetched_here={name for name, one in named if one.download_headers},
         near={name for name, one in named if one.simulated},
-        came=came,
+        came=means.came,
     )
 
 
-def _settings(manifest: Manifest, ways: Ways, keys: Mapping[str, str | None], mark: str) -> WorkerSettings:
+def _settings(means: Means, ways: Ways, mark: str) -> WorkerSettings:
     """Return what workers work by; what may be secret of how providers are reached is left out."""
-    slots = next(iter(ways.values())).slots
+    manifest, slots = means.manifest, next(iter(ways.values())).slots
     slots = DownloadSlots(slots.least, slots.most)
     transports = {
         place: replace(way, due=None, slots=slots, proxies=Proxies(), download_headers={})
@@ -125,12 +138,19 @@ def _settings(manifest: Manifest, ways: Ways, keys: Mapping[str, str | None], ma
         accept=tuple(manifest.output.accept),
         transports=transports,
         slots=slots,
-        proxies={name: DIRECT if one.simulated else one.proxy for name, one in manifest.providers.items()},
-        keys=tuple(name for name, value in keys.items() if value is not None),
+        proxies={
+            name: DIRECT if one.simulated or _has_secret(one) else one.proxy for name, one in manifest.providers.items()
+        },
+        keys=tuple(name for name, value in means.keys.items() if value is not None),
         base=manifest.base,
         env_file=manifest.env_file,
         at_once=manifest.limits.concurrency,
     )
+
+
+def _has_secret(provider: ProviderConfig) -> bool:
+    """Whether a provider is reached by a proxy with a password, which must not travel."""
+    return provider.proxy is not None and Proxies.of(provider.proxy, {}).secret
 
 
 async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Redos | None) -> tuple[str, int]:
