@@ -239,7 +239,6 @@ class _Run:
                 rate = self.manifest.limits_of(name).rate
                 self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
             wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
-            secrets = [*wakes.secrets, *filter(None, self.secrets.values())]
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
             means = Means(
@@ -248,7 +247,7 @@ class _Run:
                 shared=shared,
                 redos=self.books.redos,
                 keys=self.secrets,
-                secrets=secrets,
+                secrets=[*wakes.secrets, *filter(None, self.secrets.values())],
                 tell=self.event,
                 came=mark.came,
             )

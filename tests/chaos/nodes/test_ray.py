@@ -123,7 +123,7 @@ def test_nodes_die_and_workers_freeze(scene: Scene, nodes: Nodes, blows: int, ea
         for number, one in enumerate(blow):  # in this thread, as Ray starts nodes from no other
             at = round((number + 0.7) * 4 * each / (len(blow) + 1))
             scene.wait(lambda at=at: len(scene.bank.seen) >= at or running.done(), 200)  # type: ignore[misc]
-            assert not running.done(), "the run has ended before all had happened"
+            assert not running.done(), f"the run has ended before all had happened: {scene.program.summary()}"
             one(chance)
         code = running.result(600)
         if code:  # a job that was hit twice waits for the next run
