@@ -47,11 +47,13 @@ class Nodes:
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(number)]
 
-    def kill_one(self, chance: random.Random) -> None:
-        """Kill a node with all on it, and put another in its place."""
-        node = self.nodes.pop(chance.randrange(len(self.nodes)))
+    def kill_one(self, chance: random.Random) -> int:
+        """Kill a node with all on it, and put another in its place; return how many workers it had."""
+        node, before = self.nodes.pop(chance.randrange(len(self.nodes))), self.workers()
         self.cluster.remove_node(node, allow_graceful=False)
+        hit = sum(not (Path("/proc") / str(process)).exists() for process in before)
         self.nodes.append(self.cluster.add_node(num_cpus=1))
+        return hit
 
     @staticmethod
     def workers() -> list[int]:
@@ -63,11 +65,10 @@ class Nodes:
                     found.append(int(place.name))
         return found
 
-    def freeze_one(self, chance: random.Random) -> None:
-        """Let a worker stand still for good."""
-        if found := self.workers():
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(found), signal.SIGSTOP)
+    def freeze_one(self, chance: random.Random) -> int:
+        """Let a worker stand still for good; return how many that are: one."""
+        os.kill(chance.choice(self.workers()), signal.SIGSTOP)
+        return 1
 
     def shutdown(self) -> None:
         """End all."""
@@ -114,23 +115,36 @@ def through(scene: Scene, workers: int) -> int:
     indirect=["nodes"],
 )
 def test_nodes_die_and_workers_freeze(scene: Scene, nodes: Nodes, blows: int, each: int) -> None:
-    chance, workers = random.Random(7), len(nodes.nodes)
-    scene.bank.delay = (0.02, 0.3)
-    scene.program.manifest(scene.bank.url, scene.jobs(each))
-    blow: list[Callable[[random.Random], None]] = [nodes.kill_one, nodes.freeze_one] * blows
+    program, bank, chance, workers = scene.program, scene.bank, random.Random(7), len(nodes.nodes)
+    program.manifest(bank.url, scene.jobs(each))
+    written = (program.folder / "m.yaml").read_text()
+    (program.folder / "m.yaml").write_text(written.replace("timeout: 20s", "timeout: 60s"))  # nodes take long to start
+    blow: list[Callable[[random.Random], int]] = [nodes.kill_one, nodes.freeze_one] * blows
+    allowed, back = 0.0, workers
+    bank.held = lambda: len(bank.seen) >= allowed  # so that each finds requests that are out
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(through, scene, workers)
-        for number, one in enumerate(blow):  # in this thread, as Ray starts nodes from no other
-            at = round((number + 0.7) * 4 * each / (len(blow) + 1))
-            scene.wait(lambda at=at: len(scene.bank.seen) >= at or running.done(), 200)  # type: ignore[misc]
-            assert not running.done(), f"the run has ended before all had happened: {scene.program.summary()}"
-            one(chance)
-        code = running.result(600)
+        for one in blow:  # in this thread, as Ray starts nodes from no other
+            allowed = len(bank.seen) + 4 * each // (len(blow) + 1)
+            scene.wait(lambda: (bank.held is not None and bank.held()) or running.done())
+            assert not running.done(), f"the run has ended before all had happened: {program.summary()}"
+            back += one(chance)
+            scene.wait(lambda back=back: greeted(program) >= back or running.done(), 60)  # type: ignore[misc]
+        allowed = float("inf")
+        code = running.result(300)
         if code:  # a job that was hit twice waits for the next run
             code = thread.submit(through, scene, workers).result(300)
     assert code == 0
+    assert program.run().code == 0  # removes what a lost worker left half written, as each run does
     scene.settle()
     scene.at_the_end(scene.names(each), 2 * blows, AT_ONCE)
+    assert bank.billed.total() > 4 * each, "no blow met a request, so nothing was shown"
+
+
+def greeted(program: Program) -> int:
+    """Return how many workers have greeted the driver so far; one that is back counts again."""
+    time.sleep(0.2)
+    return (program.out / "run.log").read_text().count('"event": "ray_worker",')
 
 
 @pytest.mark.timeout(300)
