@@ -219,9 +219,7 @@ def test_other_things_in_it_and_other_formats_are_refused(tmp_path: Path, moto: 
 
 def test_a_bucket_that_cannot_be_used_is_a_fault_of_the_call(tmp_path: Path, faulty: Faulty) -> None:
     out = made(tmp_path, range(1))
-    with pytest.raises(
-        UsageError, match=r"nothing was\. s3://nowhere-at-all/.*: there is no such bucket"
-    ):
+    with pytest.raises(UsageError, match=r"nothing was\. s3://nowhere-at-all/.*: there is no such bucket"):
         exported(out, replace(faulty, bucket="s3://nowhere-at-all"), "imagefolder")
     faulty.front.faults.append(DENIED)
     with pytest.raises(UsageError, match="access is denied"):
