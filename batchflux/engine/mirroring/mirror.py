@@ -237,6 +237,8 @@ class Mirror:
                 await self._mirrored_over(picture)
         except AwayError as error:
             self._fails(picture, str(error), asked=asked)
+            if self._ending.is_set() and asked and not error.passes:
+                self.stop()
             return
         except RefusedError as error:
             self._refuse(picture, str(error))
