@@ -48,7 +48,7 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
-from batchflux.output.base import CARD, LEDGER, MANIFEST, METADATA, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
@@ -76,7 +76,6 @@ if TYPE_CHECKING:
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
 
-FOLLOWING = (RESULTS, METADATA, CARD, MANIFEST, SUMMARY)  # files that a mirror has as they are at a run's end
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
@@ -191,7 +190,7 @@ class _Run:
         written = self._written(summary)
         if self.mirror is not None:
             away = self.mirror.why
-            await self.mirror.follow(FOLLOWING)
+            await self.mirror.follow()
             written = written if self.mirror.why == away else self._written(summary)
         how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
         self.event("run_ended", **how, **written.this_run)
