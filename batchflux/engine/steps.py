@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchflux.providers import Provider
 
 
+ROOM_PAUSE = 1.0  # seconds until a full disk is looked at again
 TRUSTED = 86_400.0  # seconds that what was put into a bucket is taken to be there: a rule of the bucket may end it
 DOUBTED = frozenset({Code.INVALID_REQUEST, Code.BAD_ANSWER, Code.NO_IMAGE})  # as APIs say that a link leads nowhere
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
@@ -101,6 +102,14 @@ def heard(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: b
             service.outages.answered(lease.key.place, now)
         service.breaker.failed(error, now)
     return counts
+
+
+def awaits_room(world: World, in_flight: int) -> bool:
+    """Whether a request has to wait for room on the disk, which is being made; where none is, the gate closes."""
+    full = world.room(in_flight)
+    if full is not None and not world.clears():
+        world.gate.close(full)
+    return full is not None
 
 
 class Uploads:
