@@ -49,6 +49,7 @@ from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
@@ -151,6 +152,8 @@ class _Run:
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
             self.mirror = await open_mirror(self.manifest, self.options.environ, self.ledger.database, self.event)
+            if (doubt := shaky_locks(self.folder)) is not None:
+                self.event("shaky_locks", message=doubt)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
             await self._performed(survey, plan, already)
