@@ -252,6 +252,7 @@ class _Run:
                 ready=self.books.photos.ready,
                 buckets=buckets,
                 room=mark.check,
+                clears=(lambda: False) if self.mirror is None else self.mirror.clears,
                 wakes=await self._receive(stack, wakes, executor),
             )
             async with self._balances(world) if plan.calls else contextlib.nullcontext():
