@@ -213,12 +213,12 @@ def test_shopify_takes_its_file(tmp_path_factory: pytest.TempPathFactory, pictur
 
 
 def test_the_rules_find_what_shopify_refuses() -> None:
-    head = b"URL handle,Title,Product image URL,Image position,Image alt text\n"
+    head = b"Handle,Title,Image Src,Image Position,Image Alt Text\n"
     good = b"mug,Mug,https://a.example/1.jpg,1,x\nmug,,https://a.example/2.jpg,2,x\n"
     assert faults(head + good) == []
     bad = [
         b"\xef\xbb\xbf" + head + good,
-        head.replace(b"URL handle", b"Handle") + good,
+        head.replace(b"Handle", b"handle") + good,
         head + b"Mug 1,Mug,https://a.example/1.jpg,1,x\n",
         head + good.replace(b",2,", b",0,"),
         head + good.replace(b"https://a.example/2.jpg", b"MUG_1.jpg"),
