@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.reconcile import Selection
     from batchflux.manifest import Manifest
-    from batchflux.night.outlook import Outlook
+    from batchflux.night.outlook import Cut, Outlook
     from batchflux.night.rehearsal import Night, Scene
     from batchflux.night.weather import Past
 
@@ -37,6 +37,8 @@ FEWER = 4  # of as many nights one is rehearsed with each other limit
 LEAST = 3
 TIMES = {1: "once", 2: "twice"}
 SHOWN = 3  # codes in a line
+_MANY = 0.1  # a share of which tenths of a percent say nothing
+CLEAR = ("budget", "deadline")  # what cuts a night and needs no further word
 STOPPED = 130  # as the exit code of what Ctrl-C ends
 _MINUTE, _SOON, _DAY = 60.0, 600.0, 86_400.0  # seconds
 FAILS = [code.value for code, rule in RULES.items() if rule.fault not in {"key", "us"} and code is not Code.REFERENCE]
@@ -163,9 +165,9 @@ def _lines(scene: Scene, found: Rehearsed) -> list[str]:
     """Return what was rehearsed, as a person reads it in 80 columns."""
     jobs, at = len(scene.works), datetime.fromtimestamp(scene.at).astimezone()
     whole = outlook_of(found.nights, jobs)
-    rehearsed = f"{count(whole.nights, 'night')} rehearsed; nothing was sent"
+    rehearsed = f"{count(whole.nights, 'night')} rehearsed, nothing sent"
     text = [
-        f"{scene.manifest.name}: {count(jobs, 'job')} to do from {at:%H:%M} {zone(at)}, {rehearsed}",
+        f"{scene.manifest.name}: {count(jobs, 'job')} from {at:%H:%M} {zone(at)}; {rehearsed}",
         *(line for name, past in scene.pasts.items() for line in _past(name, past)),
         *(f"  left out  {why}" for why in scene.skipped),
         *_outlook(scene, whole),
@@ -180,15 +182,17 @@ def _lines(scene: Scene, found: Rehearsed) -> list[str]:
 def _past(name: str, past: Past) -> Iterator[str]:
     """Yield what is known of a provider, and from where."""
     low, middle, high = past.seconds
-    span = _seconds(low) if low == high else f"{_seconds(low)} to {_seconds(high)}"
-    fails = ", ".join(f"{code} {100 * share:.2g} %" for code, share in [*past.fails.items()][:SHOWN]) or "no faults"
+    span = _span(_seconds(low), _seconds(high))
+    fails = ", ".join(f"{code} {_percent(share)} %" for code, share in [*past.fails.items()][:SHOWN]) or "no faults"
     sources = {
         "assumed": f"{name}: none, so {span} a call and {fails} are assumed",
         "options": f"{name}: none; its options say {span} a call, {fails} assumed",
         "given": f"{name}: given are {span} a call, {fails}",
-        "history": f"{name}: {count(past.calls, 'call')}, of {_seconds(middle)}, most {span}; {fails}",
+        "history": f"{name}: {count(past.calls, 'call')}, of {_seconds(middle)}, most {span}",
     }
     yield f"  history   {sources[past.source]}"
+    if past.source == "history":
+        yield f"            {fails}"
     if past.outages:
         lasted, in_all = duration(past.outage_seconds), duration(past.active_seconds)
         yield f"            {count(past.outages, 'outage')}, {lasted} of {in_all} at work"
@@ -199,13 +203,19 @@ def _past(name: str, past: Past) -> Iterator[str]:
 
 def _outlook(scene: Scene, whole: Outlook) -> Iterator[str]:
     """Yield when nights end, what they spend, and what stops them."""
-    yield f"  ends      {_ends(scene, whole)}"
-    yield from (f"  cut       {line}" for line in _cuts(whole))
+    ends = whole.ends
+    after = "" if ends is None else f", after {_span(duration(ends.low), duration(ends.high))}"
+    yield f"  ends      {_ends(scene, whole)}{after}"
+    for reason, cut in whole.cuts.items():
+        yield f"  cut       {_often(cut)} by {_why(reason)}, with {_left(cut)} of the jobs left"
+        yield from () if reason in CLEAR else (f"            {cut.message.partition(':')[0]}",)
     yield f"  spends    {_spends(scene, whole)}"
-    codes = ", ".join(f"{code} {number:,.1f}" for code, number in [*whole.failures.items()][:SHOWN])
     failed = f", {_from_to(whole.failed)} failed" if whole.failed[1] else ""
     unknown = f", {_from_to(whole.unknown)} unknown" if whole.unknown[1] else ""
-    yield f"  jobs      {_from_to(whole.done)} done{failed}{unknown}" + (f" (a night: {codes})" if codes else "")
+    yield f"  jobs      {_from_to(whole.done)} done{failed}{unknown}"
+    if whole.failures:
+        codes = ", ".join(f"{code} {number:,.1f}" for code, number in [*whole.failures.items()][:SHOWN])
+        yield f"  failures  {codes} a night"
     if whole.refused[1]:
         yield f"  refused   {_from_to(whole.refused)} requests for their rate"
 
@@ -214,11 +224,12 @@ def _ends(scene: Scene, outlook: Outlook) -> str:
     ends = outlook.ends
     if ends is None:
         return f"in none of {count(outlook.nights, 'night')} with all jobs"
-    low, high = _clock(scene.at + ends.low, ends.low), _clock(scene.at + ends.high, ends.high)
-    span = low if low == high else f"{low}-{high}"
-    after = duration(ends.low), duration(ends.high)
-    took = after[0] if after[0] == after[1] else f"{after[0]} to {after[1]}"
-    return f"{span} in {ends.nights} of {count(outlook.nights, 'night')}, after {took}"
+    span = _span(_clock(scene.at + ends.low, ends.low), _clock(scene.at + ends.high, ends.high), "-")
+    return f"{span} in {ends.nights} of {count(outlook.nights, 'night')}"
+
+
+def _span(low: str, high: str, to: str = " to ") -> str:
+    return low if low == high else f"{low}{to}{high}"
 
 
 def _clock(at: float, after: float) -> str:
@@ -227,16 +238,21 @@ def _clock(at: float, after: float) -> str:
     return f"{datetime.fromtimestamp(at).astimezone():{form}}"
 
 
-def _cuts(outlook: Outlook) -> Iterator[str]:
-    for reason, cut in outlook.cuts.items():
-        low, high = (f"{100 * share:.2g}" for share in (cut.low, cut.high))
-        often = TIMES.get(cut.nights, f"{cut.nights} times")
-        share = low if low == high else f"{low} to {high}"
-        yield f"{often} by {_why(reason)}, with {share} % of the jobs left"
+def _often(cut: Cut) -> str:
+    return TIMES.get(cut.nights, f"{cut.nights:,} times")
+
+
+def _left(cut: Cut) -> str:
+    """Return what share of the jobs nights left."""
+    return f"{_span(_percent(cut.low), _percent(cut.high))} %"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= _MANY else f"{100 * share:.2g}"
 
 
 def _why(reason: str) -> str:
-    return f"the {reason}" if reason in {"budget", "deadline", "canary"} else reason
+    return f"the {reason}" if reason in {*CLEAR, "canary"} else reason
 
 
 def _spends(scene: Scene, outlook: Outlook) -> str:
@@ -244,8 +260,7 @@ def _spends(scene: Scene, outlook: Outlook) -> str:
     if plan.cost is None:
         return "nothing (simulated)" if manifest.free else f"not known: {unpriced(plan, manifest)}"
     low, _, high = outlook.spent
-    text = money(high, plan.currency)
-    text = text if low == high else f"{money(low, '')} to {text}"
+    text = f"{_span(money(low, ''), money(high, ''))} {plan.currency}"
     text += f", {money(plan.spent, plan.currency)} before" if plan.spent else ""
     text += "" if plan.budget is None else f"; budget {money(plan.budget, plan.currency)}"
     return text + ("" if plan.budget_per_run is None else f"; {money(plan.budget_per_run, plan.currency)} a run")
@@ -254,12 +269,12 @@ def _spends(scene: Scene, outlook: Outlook) -> str:
 def _in_short(scene: Scene, outlook: Outlook) -> str:
     """Return when nights end, and what is otherwise about them, in a line."""
     parts = [] if outlook.ends is None and outlook.cuts else [f"ends {_ends(scene, outlook)}"]
-    parts += [f"cut {line}" for line in _cuts(outlook)]
+    parts += [f"{_often(cut)} cut by {_why(reason)} ({_left(cut)} left)" for reason, cut in outlook.cuts.items()]
     return "; ".join(parts)
 
 
 def _from_to(pair: tuple[int, int]) -> str:
-    return f"{pair[0]:,}" if pair[0] == pair[1] else f"{pair[0]:,} to {pair[1]:,}"
+    return _span(f"{pair[0]:,}", f"{pair[1]:,}")
 
 
 def _seconds(seconds: float) -> str:

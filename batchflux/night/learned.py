@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST = 200_000  # attempts of a folder that are looked at, the latest
 ROW, ROW_SECONDS = 5, 3.0  # failures in a row, over so many seconds, that are an outage
 PAUSE = 600.0  # seconds without a request, in which nothing was at work
-LONGEST_RECORD = 60.0  # seconds; what takes longer was no writing to the ledger
+LONGEST_RECORD = 5.0  # seconds; what takes longer was no writing to the ledger
 _EMPTY, _LONG = 4.0, 20.0  # times a record: slots were not waited for if most gaps are as long; and one that is no gap
 RANGE = (0.5, 1.5)  # of the seconds that a call is assumed to take
 UNSEEN = frozenset({Code.REFERENCE, Code.INTERNAL, Code.UNSAFE_URL})  # they say nothing of the provider
