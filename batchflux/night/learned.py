@@ -31,6 +31,7 @@ ROW, ROW_SECONDS = 5, 3.0  # failures in a row, over so many seconds, that are a
 PAUSE = 600.0  # seconds without a request, in which nothing was at work
 LONGEST_RECORD = 5.0  # seconds; what takes longer was no writing to the ledger
 _EMPTY, _LONG = 4.0, 20.0  # times a record: slots were not waited for if most gaps are as long; and one that is no gap
+ENOUGH = 20  # calls of a model and style, to draw from them alone
 RANGE = (0.5, 1.5)  # of the seconds that a call is assumed to take
 UNSEEN = frozenset({Code.REFERENCE, Code.INTERNAL, Code.UNSAFE_URL})  # they say nothing of the provider
 
@@ -179,7 +180,7 @@ def climate_of(provider: ProviderConfig, ledger: sqlite3.Connection, seen: Seque
     return Climate(
         past=_past(calls, outages, active, left_out),
         usual=Draws.of(calls),
-        calls={kind: Draws.of(found) for kind, found in kinds.items()},
+        calls={kind: Draws.of(found) for kind, found in kinds.items() if len(found) >= ENOUGH},
         fetches=Draws.of([fetch for one in seen if (fetch := one.fetch()) is not None]),
         outages=[_drawn(outage, record) for outage in outages],
         every=max(active / len(outages), ROW_SECONDS) if outages else 0.0,

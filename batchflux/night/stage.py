@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code, JobError
 from batchflux.ledger.tables import currency
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Inline, Job, Leaving, Outcome, Received, Reference
     from batchflux.night.learned import Writing
-    from batchflux.night.weather import Sky
+    from batchflux.night.weather import Sky, Turnstile
     from batchflux.providers.base import Lost
     from batchflux.transport import CallTimes
     from batchflux.transport.lines import Lines
@@ -114,8 +114,10 @@ class Stage:
         if on_sent is not None:
             on_sent()
         place = self._places[at[0]]
-        async with _let_in(place.sky, secret or ""):
-            return await _made(request, place)
+        async with _let_in(place.sky, secret or "") as turnstiles:
+            made = await _made(request, place)
+            pauses = [pause for turnstile in turnstiles if (pause := turnstile.pause()) is not None]
+            return replace(made, pause=max(pauses)) if pauses else made
 
     def lines(
         self, request: HttpRequest, *, provider: Provider, secret: str | None, at: tuple[str, str]
@@ -160,7 +162,7 @@ class _let_in:  # noqa: N801  as contextlib's own
         self._sky, self._turnstiles = sky, sky.turnstiles(key)
         self._inside = 0
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Sequence[Turnstile]:
         for turnstile in self._turnstiles:
             if (refusal := turnstile.refusal()) is not None:
                 self._sky.refused += 1
@@ -168,7 +170,7 @@ class _let_in:  # noqa: N801  as contextlib's own
                 await asyncio.sleep(REFUSAL_SECONDS)
                 raise refusal
             self._inside += 1
-        return self
+        return self._turnstiles
 
     async def __aexit__(self, *_: object) -> None:
         for turnstile in self._turnstiles[: self._inside]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import ceil
 from typing import TYPE_CHECKING
 
 from batchflux.errors import RULES, Code, JobError
@@ -80,7 +81,7 @@ class Outage:
 class Allowed:
     """What a provider allows: `rate` requests a second, of which `burst` may come at once, and `active` that are out.
 
-    None: any number. Where it says when to come back, it `tells`.
+    None: any number. Where its answers say when to come back, and how much is left, it `tells`.
     """
 
     rate: float | None = None
@@ -110,7 +111,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Climate:
-    """What is drawn from for one provider; `calls` by model and style, `usual` for those that were never asked for.
+    """What is drawn from for one provider; `calls` by model and style, `usual` for those of which too few are known.
 
     An outage begins once in `every` seconds on average. `allowed` is by the name of a key, or "" of all together.
     """
@@ -134,14 +135,13 @@ class Turnstile:
 
     def refusal(self) -> JobError | None:
         """Return why a request is refused now; None: it is let in, and leaves by `leave`."""
-        allowed, now = self._allowed, self._clock()
+        allowed = self._allowed
         if allowed.active is not None and self.inside >= allowed.active:
             return JobError(Code.RATE_LIMITED, "too many concurrent requests")
         if allowed.rate is not None:
-            self._tokens = min(allowed.burst, self._tokens + (now - self._at) * allowed.rate)
-            self._at = now
+            self._refill(allowed.rate)
             if self._tokens < 1.0 - 1e-9:
-                wait = (1.0 - self._tokens) / allowed.rate
+                wait = float(ceil((1.0 - self._tokens) / allowed.rate))  # as Retry-After has it
                 return JobError(Code.RATE_LIMITED, "too many requests", retry_after=wait if allowed.tells else None)
             self._tokens -= 1.0
         self.inside += 1
@@ -150,6 +150,19 @@ class Turnstile:
     def leave(self) -> None:
         """Give back the place of a request that was let in."""
         self.inside -= 1
+
+    def pause(self) -> float | None:
+        """Return what x-ratelimit headers ask for now: the seconds until all is there again, where nothing is left."""
+        rate = self._allowed.rate
+        if rate is None or not self._allowed.tells:
+            return None
+        self._refill(rate)
+        return None if self._tokens >= 1.0 else (self._allowed.burst - self._tokens) / rate
+
+    def _refill(self, rate: float) -> None:
+        now = self._clock()
+        self._tokens = min(self._allowed.burst, self._tokens + (now - self._at) * rate)
+        self._at = now
 
 
 class Sky:

@@ -85,7 +85,8 @@ def test_nothing_is_drawn_that_was_not_seen(manifest: Any, history: list[Seen]) 
     if made.past.source == "assumed":
         assert not any(one.state == "captured" for one in history)
         return
-    calls = [call for kind in made.calls.values() for call in kind.seen]
+    calls = made.usual.seen[: made.past.calls]
+    assert {call for kind in made.calls.values() for call in kind.seen} <= {*calls}
     in_outages = sum(len(outage.calls.seen) for outage in made.outages)
     assert len(calls) + in_outages + sum(made.past.left_out.values()) == len(history)
     for draws in (*made.calls.values(), made.usual, made.fetches, *(outage.calls for outage in made.outages)):

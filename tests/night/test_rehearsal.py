@@ -10,13 +10,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from batchflux import Selection, load_manifest
 from batchflux.errors import Code, UsageError
 from batchflux.models import Link, Outcome, Received, Status
 from batchflux.night.outlook import outlook_of
 from batchflux.night.rehearsal import Assumed, rehearse, scene_of, variants
-from batchflux.night.weather import Allowed, Call, Draws, Outage
+from batchflux.night.weather import Allowed, Call, Draws, Outage, Turnstile
 from tests.night.rehearsing import DUSK, PRICE, climate, left_behind, manifest_in, scene_in, under
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def test_what_the_provider_allows_holds_and_is_found(tmp_path: Path) -> None:
     slow = rehearse(under(scene, tuzi=climate(allowed={"": Allowed(rate=1.0, burst=1.0, tells=True)})), "1")
     assert slow.done == 300
     assert slow.refused > 0
-    assert 300 <= slow.seconds < 450
+    assert 300 <= slow.seconds < 600
     few = rehearse(under(scene, tuzi=climate(allowed={"NO_SUCH_KEY": Allowed(active=10)})), "1")
     assert few.done == 300
     assert 300 <= few.seconds < 400
@@ -201,3 +202,38 @@ def test_nothing_is_written_into_any_folder(tmp_path: Path) -> None:
 def test_no_folder_is_made(tmp_path: Path) -> None:
     rehearse(scene_in(tmp_path, 10), "1")
     assert {path.name for path in tmp_path.iterdir()} == {"m.yaml", "t.csv"}
+
+
+def test_a_turnstile_lets_in_what_is_allowed_and_says_when_it_tells() -> None:
+    now = 0.0
+    gate = Turnstile(Allowed(rate=2.0, burst=2.0, active=3, tells=True), lambda: now)
+    assert [gate.refusal(), gate.refusal()] == [None, None]
+    refused = gate.refusal()
+    assert refused is not None
+    assert (refused.code, refused.retry_after) == (Code.RATE_LIMITED, 1.0)
+    assert gate.pause() == pytest.approx(1.0)
+    now = 0.5
+    assert gate.refusal() is None
+    now = 10.0
+    full = gate.refusal()
+    assert full is not None
+    assert full.message == "too many concurrent requests"
+    assert full.retry_after is None
+    gate.leave()
+    assert gate.refusal() is None
+    assert gate.pause() is None
+
+
+@pytest.mark.parametrize("api", ["replicate", "fal", "bfl"])
+def test_what_a_dead_run_left_unanswered_is_asked_for_and_sent_once_more(tmp_path: Path, api: str) -> None:
+    provider = f"provider: {{name: tuzi, api: {api}, keys: [NO_SUCH_KEY], price: 0.14, currency: CNY, model: a/b}}"
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (64, 64)).save(photo)
+    path = manifest_in(tmp_path, 10, "canary: 0", provider)
+    path.write_text(path.read_text().replace('picture {{ n }}"}', 'picture {{ n }}", image: a.png}'))
+    manifest = load_manifest(path)
+    left_behind(manifest, lambda _ledger, _job, _attempt: None)
+    scene = scene_of(manifest, Selection(), Assumed(at=DUSK, seconds=(5.0, 5.0)))
+    assert len(scene.works) == 10
+    night = rehearse(scene, "1")
+    assert (night.done, night.spent) == (10, scene.plan.cost)
