@@ -23,6 +23,7 @@ from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
+    Start,
     found_of,
     keep_distance,
     keys_of,
@@ -293,7 +294,8 @@ class _Run:
 
     async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
         manifest, selection = self.manifest, self.options.selection
-        rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
+        start = Start(already=already, on_unknown=selection.on_unknown)
+        rules = rules_of(manifest, self.keys, shared, self.gate, start)
         paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
         keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
         runner = JobRunner(world, rules)
