@@ -117,6 +117,8 @@ def test_a_bucket_that_is_not_there_is_said(tmp_path: Path, buckets: Buckets) ->
         ("{to: photos, sign: 2h}", 'found "photos"; allowed is a bucket'),
         ("s3://b", 'found "s3://b"; allowed is a mapping with to, url, sign'),
         ("[s3://b]", "found a list; allowed is a mapping with to, url, sign"),
+        ("{to: s3://b/a//c, sign: 2h}", 'found "s3://b/a//c"; allowed is s3://bucket/folder, which has no empty parts'),
+        ("{to: s3://b/../c, sign: 2h}", "which has no empty parts, no . or .. and no control characters"),
         ("{sign: 2h}", "to is missing; add it, as to: s3://bucket/refs"),
     ],
 )

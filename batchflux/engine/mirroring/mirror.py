@@ -162,7 +162,7 @@ class Mirror:
                     await self._noted(Picture(name, digest))
         except AwayError as error:
             self.why = str(error)
-            self._event("mirror_away", message=f"{self.to} is not there: {error}")
+            self._event("mirror_away", message=f"{self.to} takes no files now: {error}")
         finally:
             self._threads.shutdown()
 
@@ -244,6 +244,8 @@ class Mirror:
                 await self._mirrored_over(picture)
         except AwayError as error:
             self._fails(picture, str(error), asked=asked)
+            if self._ending.is_set() and asked and not error.passes:
+                self.stop()
             return
         except RefusedError as error:
             self._refuse(picture, str(error))
@@ -334,7 +336,9 @@ class Mirror:
         self._pause = min(2 * self._pause, longest) if asked else self._pause or first
         self.why, self._in_a_row = why, self._in_a_row + 1
         if self._in_a_row == _TOLD:
-            self._event("mirror_away", message=f"{self.to} is not there, pictures are kept here meanwhile: {why}")
+            self._event(
+                "mirror_away", message=f"{self.to} takes no pictures now, so they are kept here meanwhile: {why}"
+            )
         if self._ending.is_set() and self._clock() - self._since >= PATIENCE:
             self.stop()
 
