@@ -24,6 +24,7 @@ TOPICS = {
     "errors": "error codes: what each means, what follows, what it may cost",
     "commands": "commands and their options",
     "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
+    "rehearse": "when a night ends, what it spends and what stops it, before it begins",
     "webhooks": "APIs call when a task has ended, so that it need not be asked for so often",
     "networks": "proxies, certificates, keys and where they are looked up",
     "stores": "buckets: addresses, keys, S3 and its kin, Aliyun, what is secret",

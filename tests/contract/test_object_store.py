@@ -480,6 +480,14 @@ def test_all_verbs_are_tried_again(faulty: Faulty, verb: str) -> None:
     assert not faulty.front.faults
 
 
+def test_a_busy_store_is_no_missing_bucket(faulty: Faulty) -> None:
+    """A refusal of HEAD has no words, and the GET that is to have them finds that nothing is there yet."""
+    faulty.front.methods = frozenset({"HEAD"})
+    faulty.front.faults.append(SLOW_DOWN)
+    assert faulty.store().put("a.png", b"x", sha256(b"x"))
+    assert faulty.objects() == {"a.png": b"x"}
+
+
 @pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("fault", [SLOW_DOWN, CUT_LATE])
 def test_a_look_that_is_refused_for_now_is_no_missing_bucket(faulty: Faulty, fault: Fault) -> None:

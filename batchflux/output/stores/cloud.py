@@ -212,17 +212,26 @@ class Bucket:
     def _same(self, key: str, sha256: str) -> bool:
         """Whether an object of these bytes is there; StorageError where it is one of others."""
         try:
-            found = obstore.get(self._store, key, options={"head": True})
-        except FileNotFoundError:
+            found = self._head(key)
+        except FileNotFoundError as error:
+            if code_of(error) in NO_BUCKET:
+                raise
             return False
-        except BaseError as error:
-            if speechless(error) and not trouble_of(error).passes:  # without a body; the refusal of GET says why
-                obstore.get(self._store, key, options={"range": (0, 1)})
-            raise
         there = found.attributes.get("sha256") or self._sha256(key)
         if there != sha256:
             raise StorageError(f"{self._name}/{key} is there already, with other bytes; move it away, then run again")
         return True
+
+    def _head(self, key: str) -> Any:
+        try:
+            return obstore.get(self._store, key, options={"head": True})
+        except FileNotFoundError:
+            raise
+        except BaseError as error:
+            if speechless(error) and not trouble_of(error).passes:
+                # A refusal of HEAD has no body; the same of GET says why, or that nothing is there.
+                obstore.get(self._store, key, options={"range": (0, 1)})
+            raise
 
     def _sha256(self, key: str) -> str:
         digest = hashlib.sha256()
