@@ -164,10 +164,19 @@ class Buckets:
         try:
             found = next(iter(self._at(place).find(place.key)), None)
         except PlaceError as error:
-            return f"the reference {error}"
+            return None if self._is_read(place) else f"the reference {error}"
         if found is None or found.key != place.key:
             return _gone(image)
         return _too_large(image) if found.size > MAX_SENT else None
+
+    def _is_read(self, place: Address) -> bool:
+        """Whether what is at an address can be read, by its first bytes: many a key may read, and not list."""
+        try:
+            return self._at(place).fetch(place.key, _Bounded(0))
+        except _TooLargeError:
+            return True
+        except PlaceError:
+            return False
 
     async def read(self, image: Reference) -> Reference:
         """Return a reference that lies in a bucket as a photo, with its bytes in a file; `fault` says what is wrong.
@@ -215,10 +224,14 @@ class _TooLargeError(Exception):
 
 
 class _Bounded(io.BytesIO):
-    """Takes no more bytes than can be sent."""
+    """Takes no more than so many bytes: as many as can be sent."""
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__()
+        self._most = MAX_SENT if most is None else most
 
     def write(self, data: Any) -> int:
-        if self.tell() + memoryview(data).nbytes > MAX_SENT:
+        if self.tell() + memoryview(data).nbytes > self._most:
             raise _TooLargeError
         return super().write(data)
 

@@ -13,13 +13,13 @@ from batchflux.manifest import load_manifest
 from batchflux.models import Reference
 from batchflux.photos import Buckets, Photos, Published, published
 from tests.photos.conftest import drawn, encoded, turned
-from tests.stores import _moto_port, moto
+from tests.stores import DENIED, _moto_port, moto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.stores import Served
+    from tests.stores import Fault, Faulty, Served
 
 __all__ = ["_moto_port", "moto"]
 
@@ -94,6 +94,22 @@ def test_a_picture_in_a_bucket_is_read_as_a_local_one_is(
         read("gone.jpg").fault,
         read("large.png").fault,
     ]
+
+
+def test_a_key_that_may_read_and_not_list_is_enough(tmp_path: Path, faulty: Faulty) -> None:
+    faulty.behind.store().put("a.png", b"a", hashlib.sha256(b"a").hexdigest())
+    buckets = Buckets(faulty.stores(), Photos(tmp_path), Published())
+    faulty.front.methods = frozenset({"GET"})
+
+    def look(key: str, *refusals: Fault) -> str | None:
+        faulty.front.faults.extend(refusals)
+        place = f"{faulty.bucket}/{key}"
+        return asyncio.run(buckets.look(Reference(source=place, url=place)))
+
+    assert look("a.png", DENIED) is None
+    assert "access is denied" in (look("a.png", DENIED, DENIED) or "")
+    assert "access is denied" in (look("gone.png", DENIED) or "")
+    buckets.close()
 
 
 def test_a_bucket_that_is_not_there_is_said(tmp_path: Path, buckets: Buckets) -> None:
