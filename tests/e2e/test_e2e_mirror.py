@@ -391,3 +391,32 @@ def test_a_full_disk_waits_for_the_mirror_that_makes_room(
     assert ended.code == 3, ended.said
     assert program.summary()["reason"] == "storage", "a bucket that is away makes no room"
     assert 6 <= len(mirrored.here()) < 50
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_kill_as_files_follow_and_another_edit(mirrored: Mirrored, *, away: bool) -> None:
+    """A job that is listed no more has the name that another's picture was to get: it makes way all the same."""
+
+    def run(**environ: str) -> Ended:
+        return mirrored.run(away=True, **environ) if away else mirrored.program.run(**environ)
+
+    assert run().code == 0
+    mirrored.write(JOBS.replace("id: a0", "id: x").replace("id: a1", "id: a0").replace("id: x", "id: a1"))
+    assert run(**{VARIABLE: "moves.taken_up"}).code == -9
+    mirrored.write("  - {id: a0, prompt: 'job a1 #url', output_format: png}\n")
+    ended = run()
+    assert ended.code == 0, ended.said
+    out = mirrored.program.out
+    with closing(sqlite3.connect(f"file:{out}/ledger.db?mode=ro", uri=True)) as connection:
+        names = [name for (name,) in connection.execute("SELECT file_name FROM jobs")]
+    assert len(names) == len(set(names))
+    mirrored.write(JOBS)
+    ended = run()
+    assert ended.code == 0, ended.said
+    assert mirrored.bank.posts.total() == 4
+    if away:
+        mirrored.whole(MADE)
+    else:
+        assert {name: (out / name).read_bytes() for name in NAMES} == {
+            name: picture_of(job) for name, job in MADE.items()
+        }
