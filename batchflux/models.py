@@ -60,7 +60,7 @@ class Reference:
     @property
     def address(self) -> str | None:
         """Its URL, where that is an address in a bucket (s3://...): a signed link, or the bytes, are sent for it."""
-        return None if self.url is None or self.url[:4].lower() == "http" else self.url
+        return self.url if self.url and "://" in self.url and self.url[:4].lower() != "http" else None
 
     @property
     def digests(self) -> Iterator[str]:

@@ -34,7 +34,10 @@ _MAY_HOLD_SECRETS = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 _BUCKET = re.compile(r"(?!(?:https?|wss?|ftps?)://)[a-z][a-z0-9+.-]*://")  # there `?` and `#` are letters of a key
 
-_BEHIND = r"(?:\.\w{1,5})?(?:\?|%3[Ff]|\\u003[Ff])"  # between the name of an object and its query
+_BEHIND = r"(?:\.\w{1,5})?(?:\?|%3[Ff]|\\+u003[Ff])"  # between the name of an object and its query
+_QUOTED = 3  # times that a link may be, less one: as it is, in a URL, and in a URL within a URL
+_SLASH = r"(?:\\*/|%2[Ff])"
+_REST = r"(?:\\+u00[0-9a-fA-F]{2}|[^\s\"'<>\\)\]}])+"  # of a URL, as JSON may write it
 
 _WITHIN_CODES = re.compile(r"[\s-]+")
 
@@ -88,15 +91,19 @@ def without_links(text: str, references: Iterable[Reference]) -> str:
     images = tuple(references)
     text = hushed(text, queries((image.url for image in images), None))
     for name in {name for image in images for name in _names(image)}:
-        text = re.sub(rf"({re.escape(name)}{_BEHIND})[^\s\"'<>\\)\]}}]+", rf"\1{HIDDEN}", text)
+        text = re.sub(rf"({name}{_BEHIND}){_REST}", rf"\1{HIDDEN}", text)
     return text
 
 
 def _names(image: Reference) -> Iterator[str]:
+    """Yield what matches the name of a reference in links to it, however these are written."""
     yield from image.digests
     key = image.address and image.address.partition("://")[2].partition("/")[2]
-    if key:
-        yield from (key, quote(key), quote(key, safe=""))
+    for times in range(_QUOTED) if key else ():
+        parts = (key or "").split("/")
+        for _ in range(times):
+            parts = list(map(quote, parts))
+        yield _SLASH.join(map(re.escape, parts))
 
 
 def hushed(text: str, secrets: Iterable[str]) -> str:

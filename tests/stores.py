@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -96,7 +97,8 @@ class Served:
             client_options={"allow_http": True},
         )
         keys = [one["path"] for page in obstore.list(there) for one in page]
-        return {key: bytes(obstore.get(there, key).bytes()) for key in keys}
+        with ThreadPoolExecutor(16) as threads:
+            return dict(zip(keys, threads.map(lambda key: bytes(obstore.get(there, key).bytes()), keys), strict=True))
 
 
 # Servers of others, each in a process that ends when its standard input does.

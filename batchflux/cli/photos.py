@@ -39,10 +39,10 @@ def photo_lines(plan: Plan) -> Iterator[str]:
             yield f"            {photos['large']:,} over 20 megapixels or 10 MB, more than some APIs take;"
             yield "            references: {max_side: 2048} sends them smaller"
     if photos.get("in_buckets"):
-        yield f"  buckets   {photos['in_buckets']:>9,}  references in buckets, which only a run looks at"
+        yield f"  photos    {photos['in_buckets']:>9,}  in buckets; a run looks at them, a plan does not"
     if plan.publish is not None and plan.publish["photos"]:
         put, size = plan.publish, plan.publish["bytes"] / MB
-        yield f"  publish   {put['photos']:>9,}  photos, {size:,.1f} MB, to {put['to']}, each once for ever"
+        yield f"  publish   {put['photos']:>9,}  to be put below {put['to']}, {size:,.1f} MB, each once for ever"
     if plan.unreadable:
         yield ""
         yield f"{count(plan.unreadable, 'job')} will fail, because a reference cannot be read:"

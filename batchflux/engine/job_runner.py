@@ -434,6 +434,7 @@ class JobRunner:
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, cost=cost, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
+        await self._uploads.doubt(attempt.job, error.code)
         said = {"id": run.work.job.id, "code": error.code.value, "message": error.message}
         self._event("attempt_failed", attempt=run.tries.used, **said)
 

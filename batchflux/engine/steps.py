@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 TRUSTED = 86_400.0  # seconds that what was put into a bucket is taken to be there: a rule of the bucket may end it
+DOUBTED = frozenset({Code.INVALID_REQUEST, Code.BAD_ANSWER, Code.NO_IMAGE})  # as APIs say that a link leads nowhere
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
 
@@ -107,6 +108,7 @@ class Uploads:
     def __init__(self, world: World, steps: Steps) -> None:
         self._world, self._steps, self._buckets = world, steps, world.buckets
         self._putting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._seen: set[int] = set()  # addresses in buckets, as hashes, at which something is
 
     async def done(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with addresses in place of the files that its API fetches, or wants uploaded.
@@ -121,11 +123,12 @@ class Uploads:
             raise
 
     async def _done(self, run: JobRun, lease: Lease) -> Job:
-        job, wire = run.work.job, run.service.wire(run.work.job)
-        if self._buckets is not None and wire.takes_links(job):
-            job = job.with_references(tuple([await self._put(image, self._buckets) for image in job.references]))
-        else:
-            job = await with_bytes(self._world, job)
+        job, buckets = run.work.job, self._buckets
+        if buckets is not None and any(map(buckets.published.concerns, job.references)):
+            if run.service.wire(job).takes_links(job):
+                job = job.with_references(tuple([await self._put(image, buckets) for image in job.references]))
+            else:
+                job = await with_bytes(self._world, job)
         return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
 
     async def signed(self, job: Job) -> Job:
@@ -136,7 +139,7 @@ class Uploads:
         return job.with_references(tuple([await self._linked(image) for image in job.references]))
 
     async def _linked(self, image: Reference) -> Reference:
-        if self._buckets is None or image.address is None:
+        if self._buckets is None or image.address is None or not self._buckets.published.signs(image):
             return image
         with _usable(self._world):
             return replace(image, url=await self._buckets.sign(image.address))
@@ -144,6 +147,8 @@ class Uploads:
     async def _put(self, image: Reference, buckets: Buckets) -> Reference:
         """Return a local reference with its link, or its address where that is to be signed; put it there first."""
         published, ledger = buckets.published, self._world.ledger
+        if image.address is not None:
+            await self._look(image, image.address, buckets)
         if not published.takes(image):
             return image
         where, digest = _published(image, buckets)
@@ -155,6 +160,27 @@ class Uploads:
                     address = await buckets.put(image)
                 await ledger.uploaded(where, digest, address, self._world.now() + TRUSTED)
         return replace(image, url=published.url_of(published.address(image)))
+
+    async def doubt(self, job: Job, code: Code) -> None:
+        """Have what is published of a job put again before it is sent again: its API may have found nothing there."""
+        if self._buckets is None or self._buckets.published.to is None or code not in DOUBTED:
+            return
+        for image in job.references:
+            if image.path is not None and image.url is not None:
+                address = self._buckets.published.address(image)
+                await self._world.ledger.uploaded(*_published(image, self._buckets), address, 0.0)
+
+    async def _look(self, image: Reference, address: str, buckets: Buckets) -> None:
+        """See once in a run that a reference is there, before money is spent on a link to it; JobError `reference`."""
+        async with self._putting.setdefault(address, asyncio.Lock()):
+            self._world.gate.check()
+            if hash(address) in self._seen:
+                return
+            with _usable(self._world):
+                fault = await buckets.look(image)
+        if fault is not None:
+            raise JobError(Code.REFERENCE, fault)
+        self._seen.add(hash(address))
 
     async def known(self, run: JobRun, job: Job, lease: Lease) -> Job:
         """Return a job as it was sent by an earlier run, with the URLs that were had for its references then."""

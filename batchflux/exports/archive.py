@@ -31,7 +31,8 @@ def zip_of(folder: Path | Address) -> Path:
         raise UsageError(
             f"--zip: {folder} is a bucket, and a zip lies beside a folder: export to one, then copy the zip."
         )
-    path = folder.absolute().with_name(f"{folder.absolute().name}.zip")
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    path = named.with_name(f"{named.name}.zip")
     try:
         with zipfile.ZipFile(path) as there:
             ours = there.comment == _COMMENT

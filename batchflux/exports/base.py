@@ -86,6 +86,10 @@ class Noted(NamedTuple):
     remark: str = ""
 
 
+def _unmarked(drawn: bytes, _received: bytes) -> Noted:
+    return Noted(drawn)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A picture to be exported, and what goes with it.
@@ -93,8 +97,8 @@ class Sample:
     `name` is a file name without suffix and without folders, unique in the export, whatever the case; `split` is
     `train`, say. `size` (bytes) and `sha256` are the picture's, `made_at` (epoch seconds) is when it was made.
     `columns` has a value, or None, for each of `Export.columns`, in their order. `words` is what the format's own
-    naming says of the picture. Where its format draws pictures anew, `mark` puts marks into what it drew, and `marks`
-    changes with them; '' where there are none.
+    naming says of the picture. Where its format draws pictures anew, `mark` puts marks into what it drew of
+    the bytes that were received, and keeps those that these had; `marks` changes with them.
     """
 
     id: str
@@ -108,7 +112,7 @@ class Sample:
     columns: Mapping[str, Any]
     references: tuple[Photo, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
-    mark: Callable[[bytes], Noted] = field(default=Noted, repr=False, compare=False)
+    mark: Callable[[bytes, bytes], Noted] = field(default=_unmarked, repr=False, compare=False)
     marks: str = ""
 
 

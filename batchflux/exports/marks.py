@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import UsageError, quoted
 from batchflux.exports.base import Noted
-from batchflux.provenance import MARKS, About, marked
+from batchflux.provenance import C2PA, MARKS, About, carries, kept, marked
 from batchflux.redaction import without_signatures
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ class Marking:
 
         The time of a file stands for its bytes beside its size, so it is moved by less than a second, by its marks.
         """
-        if not self._marks:
+        if not self._marks and not self._draws:
             return sample, image
         about = about_of(known, self._producer)
         moved = sample.made_at + (1 + int(self._digest[:8], 16) % (_SHIFTS - 1)) / 1000
         if self._draws:
             marks = f"{self._digest} {about}"
-            return replace(sample, made_at=moved, mark=partial(self._mark, about), marks=marks), image
+            return replace(sample, made_at=moved, mark=partial(self._drawn, about), marks=marks), image
         data, remark = self._mark(about, image())
         self.remarks[remark] += 1
         digest = hashlib.sha256(data).hexdigest()
@@ -94,6 +94,15 @@ class Marking:
         columns = {name: own.get(name, value) for name, value in sample.columns.items()}
         sample = replace(sample, made_at=moved, size=len(data), sha256=digest, columns=columns)
         return sample, lambda: self._mark(about, image()).data
+
+    def _drawn(self, about: About, drawn: bytes, received: bytes) -> Noted:
+        """Return what was drawn of a picture with the marks that this had, and with those that are wanted."""
+        if drawn == received:
+            return self._mark(about, drawn) if self._marks else Noted(drawn)
+        data = kept(drawn, received)
+        noted = self._mark(about, data) if self._marks else Noted(data)
+        lost = ["drawn anew, without the signature (C2PA) that they had"] if C2PA in carries(received) else []
+        return noted._replace(remark="; ".join(filter(None, [noted.remark, *lost])))
 
     def _mark(self, about: About, received: bytes) -> Noted:
         data, why = marked(received, self._marks, about)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from batchflux.output.stores.base import ObjectStore
 
-_REST = 30.0  # seconds for which a bucket that failed, after its own tries, is not asked again
+_REST = 30.0  # seconds for which a bucket that failed is not asked again
+_FAULTS = 3  # one after another, from which on that is the bucket's, and not a single picture's
 
 
 class Whence(NamedTuple):
@@ -56,7 +57,7 @@ class FolderPictures:
     def __init__(self, folder: Path, whence: Whence, environ: Mapping[str, str] = os.environ) -> None:
         self._folder, self._whence, self._environ = folder, whence, environ
         self._files = FolderStore(folder)
-        self._fault, self._rests_until = "", 0.0
+        self._fault, self._faults, self._rests_until = "", 0, 0.0
 
     @property
     def mirror(self) -> str | None:
@@ -95,8 +96,11 @@ class FolderPictures:
         try:
             data = read(self._bucket, self._place.below(mirrored))
         except StorageError as error:
-            self._fault, self._rests_until = str(error), time.monotonic() + _REST
+            self._faults += 1
+            if self._faults >= _FAULTS:
+                self._fault, self._rests_until = str(error), time.monotonic() + _REST
             raise
+        self._faults = 0
         return None if data is None or hashlib.sha256(data).hexdigest() != sha256 else data
 
     def file_url(self, mirrored: str) -> str:

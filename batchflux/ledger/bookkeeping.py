@@ -22,8 +22,8 @@ from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
-from batchflux.ledger.survey import Asked, survey_jobs
-from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
+from batchflux.ledger.survey import Asked, known_before, survey_jobs
+from batchflux.ledger.tables import ended_rows, get_meta, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.models import Status
 from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
@@ -114,7 +114,7 @@ class Books:
             yield from kept
             return
         with reading(self._database.path) as connection:  # the run's own belongs to the thread that writes
-            names = known_as(connection)
+            names = known_before(self._manifest, connection)
             jobs = expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
             yield from jobs.decoding(self.photos)
 

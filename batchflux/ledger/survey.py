@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.manifest import Manifest
+    from batchflux.manifest.identity import KnownBefore
     from batchflux.manifest.redo import Redo
     from batchflux.photos import Photos
 
@@ -315,13 +316,22 @@ def _kept_name(job: Job, known: Known) -> str:
     return known.planned if on_windows(known.planned) == job.file_name else job.file_name
 
 
+def known_before(manifest: Manifest, connection: sqlite3.Connection) -> KnownBefore | None:
+    """Return what finds a job that has another key by now than the ledger has it by; None where there is none."""
+    put = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads'").fetchone() is not None
+    before = put and connection.execute("SELECT 1 FROM uploads WHERE provider GLOB 'bucket *' LIMIT 1").fetchone()
+    return known_as(connection, twins=manifest.published.to is not None or bool(before))
+
+
 def _with_sample(
     manifest: Manifest, connection: sqlite3.Connection, selection: Selection, photos: Photos | None
 ) -> Selection:
     """Return the selection with the places of its sample, which takes a look at all jobs and keeps none."""
     if selection.sample is None:
         return selection
-    jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos)
+    jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_before(manifest, connection)).decoding(
+        photos
+    )
     return replace(selection, positions=sampled(jobs, selection.sample, len(manifest.entries), selection.only))
 
 
@@ -360,7 +370,9 @@ def survey_jobs(
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
     selection = _with_sample(manifest, connection, selection, photos)
-    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
+    jobs = expand(
+        manifest, capabilities(), faults.append, redos=redone, known_as=known_before(manifest, connection)
+    ).decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
     surveyor.free, surveyor.most = free_providers(connection, manifest.providers), partial(quoted, manifest)

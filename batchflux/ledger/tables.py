@@ -25,6 +25,7 @@ from batchflux.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from batchflux.manifest.identity import KnownBefore
     from batchflux.models import Job
 
 NANOS, FORMAT = 10**9, 2
@@ -260,19 +261,15 @@ def known_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: s
     return {known.key.hex(): known for known in select(connection, "key", list(map(bytes.fromhex, keys)), columns)}
 
 
-def known_as(connection: sqlite3.Connection) -> Callable[[str, Callable[[], str], str | None], KnownAs | None]:
-    """Return what finds the key and id by which a job was recorded, by an older version or by another style.
-
-    It takes today's key, what makes the one of before, and the one by the other style, if any. None: no such job.
-    """
-    today = get_meta(connection, "keys") == KEYS
+def known_as(connection: sqlite3.Connection, *, twins: bool = False) -> KnownBefore | None:
+    """Return what finds the key and id by which an older version recorded a job, or (`twins`) another style did."""
+    if (today := get_meta(connection, "keys") == KEYS) and not twins:
+        return None
     by_key = "SELECT key, id FROM jobs WHERE key IN (?, ?, ?) ORDER BY status != 'done', key != ?"
     by_alias = "SELECT jobs.key, id FROM aliases JOIN jobs ON jobs.key = aliases.key WHERE alias = ?"
     has_aliases = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'aliases'").fetchone()
 
     def find(key: str, former: Callable[[], str], twin: str | None) -> KnownAs | None:
-        if today and twin is None:
-            return None
         keys = [bytes.fromhex(one) for one in (key, twin or key, key if today else former())]
         # A folder may have several, of which one may have the picture.
         row = connection.execute(by_key, (*keys, keys[0])).fetchone()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.errors import Fault
-    from batchflux.manifest.identity import KnownAs
+    from batchflux.manifest.identity import KnownBefore
     from batchflux.manifest.providers.offers import Offers
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
@@ -52,7 +52,6 @@ _NO_REFERENCE = "skip_empty: true leaves such rows out, allow_empty: true makes 
 
 
 Variables = Mapping[str, Any]  # what templates see
-KnownBefore = Callable[[str, Callable[[], str], str | None], "KnownAs | None"]
 
 
 class _EndError(Exception):

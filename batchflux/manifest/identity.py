@@ -13,7 +13,7 @@ import re
 import unicodedata
 from functools import lru_cache
 from posixpath import splitext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
@@ -47,6 +47,16 @@ _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\\]|(?<=[^/. ])[. ]+(?=$|/)')
 _EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class KnownBefore(Protocol):
+    """Finds by which key and id the ledger has a job that has another key by now; None: it has no such job."""
+
+    def __call__(self, key: str, former: Callable[[], str], twin: str | None, /) -> KnownAs | None:
+        """Look for a job by its key, the one that `former` makes by the rules of before, and its `twin`, if any.
+
+        The twin's is the key by the style that the job goes by with, or without, `references.publish`.
+        """
 
 
 class KnownAs(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchflux.photos import heic
-from batchflux.photos.find import is_allowed, is_private, joined, on_disk, reach_of
+from batchflux.photos.find import is_allowed, is_private, joined, near, on_disk, reach_of
 from batchflux.photos.globs import matches
 from batchflux.photos.photos import Photos
 from batchflux.photos.published import LINK_LIFE, Buckets, Published, Unpublished
@@ -21,6 +21,7 @@ __all__ = [
     "is_private",
     "joined",
     "matches",
+    "near",
     "on_disk",
     "reach_of",
 ]

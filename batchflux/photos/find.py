@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from batchflux.transport.connecting.ssrf import Allowed, Guard, is_public, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 MAX_NAMES = 20_000  # of a folder, looked at for a name that is near
 _LIKELY = 1_000  # names, among which a mistyped one is looked for letter by letter
@@ -95,7 +95,12 @@ def missing(base: Path, written: str) -> str:
 def _near(path: str) -> str | None:
     """Return the name in the path's folder that is likely to be meant."""
     folder, name = os.path.split(path)
-    names, wanted = _names(folder), _folded(name)
+    return near(name, _names(folder))
+
+
+def near(name: str, names: Sequence[str]) -> str | None:
+    """Return the one of these names that is likely to be meant by another; None where none is."""
+    wanted = _folded(name)
     stem = wanted.rpartition(".")[0] or wanted
     same: tuple[Callable[[str], bool], ...] = (
         lambda other: other == wanted,

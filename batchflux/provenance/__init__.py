@@ -5,6 +5,6 @@ that its provider signed (C2PA) stays as it is, since any other byte breaks the 
 """
 
 from batchflux.provenance.about import MARKS, About
-from batchflux.provenance.marking import Marked, carries, marked
+from batchflux.provenance.marking import C2PA, Marked, carries, kept, marked
 
-__all__ = ["MARKS", "About", "Marked", "carries", "marked"]
+__all__ = ["C2PA", "MARKS", "About", "Marked", "carries", "kept", "marked"]

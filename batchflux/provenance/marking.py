@@ -50,6 +50,21 @@ def marked(data: bytes, marks: Collection[str], about: About) -> Marked:
     return Marked(file.written(new) if tells or new else data, why)
 
 
+def kept(drawn: bytes, received: bytes) -> bytes:
+    """Return a picture that was drawn anew, with what the XMP of the one that was received says of its origin.
+
+    A signature is of the bytes that were received, and cannot be kept.
+    """
+    try:
+        packet = _opened(received).xmp
+        said = {} if packet is None else xmp.read(packet).properties
+        file = _opened(drawn)
+        new = xmp.add(file.xmp, {name: said[name] for name in xmp.ORIGIN if name in said}, file.room)
+    except LeftError:  # nothing that could be understood
+        return drawn
+    return file.written(new) if new and new != file.xmp else drawn
+
+
 def carries(data: bytes) -> frozenset[str]:
     """Return what a picture says of its origin: some of MARKS, and C2PA where it is signed; none where it is broken."""
     try:
@@ -59,9 +74,9 @@ def carries(data: bytes) -> frozenset[str]:
     found = {C2PA} if file.signed else set()
     found |= {"parameters"} if file.told else set()
     try:
-        properties = xmp.read(file.xmp).properties if file.xmp is not None else ()
+        properties = xmp.read(file.xmp).properties if file.xmp is not None else {}
     except LeftError:
-        properties = ()
+        properties = {}
     said = {"iptc": xmp.SOURCE, "tc260": xmp.AIGC, C2PA: xmp.REMOTE}
     return frozenset(found | {name for name, one in said.items() if one in properties})
 

@@ -21,11 +21,13 @@ IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 TC260 = "http://www.tc260.org.cn/ns/AIGC/1.0/"
 SOURCE, SYSTEM, PROMPT = (f"{IPTC} {name}" for name in ("DigitalSourceType", "AISystemUsed", "AIPromptInformation"))
 AIGC = f"{TC260} AIGC"
+ORIGIN = (SOURCE, SYSTEM, f"{IPTC} AISystemVersionUsed", PROMPT, f"{IPTC} AIPromptWriterName", AIGC)
+"""What a packet may say of a picture's origin."""
 REMOTE = "http://purl.org/dc/terms/ provenance"
 """A link to a C2PA manifest that lies elsewhere, and holds the digest of the whole file."""
 LARGEST = 1 << 20  # bytes of a packet that is read
 _PREFIXES = {IPTC: "Iptc4xmpExt", TC260: "TC260"}
-_DESCRIPTION = f"{RDF} Description"
+_RDF, _DESCRIPTION = f"{RDF} RDF", f"{RDF} Description"
 _DEPTH = 2  # of rdf:RDF, at most: it is outermost, or in x:xmpmeta
 _BEGIN = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -35,9 +37,12 @@ _END = '\n</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
 
 
 class Packet(NamedTuple):
-    """What a packet has: the names of its properties (`NAMESPACE NAME`), what it is about, and where its RDF ends."""
+    """What a packet has: its properties, what it is about, and where its RDF ends.
 
-    properties: Collection[str]
+    Properties are by name (`NAMESPACE NAME`), each with its text, '' where it is more than that.
+    """
+
+    properties: Mapping[str, str]
     about: str
     end: int
 
@@ -66,14 +71,16 @@ def read(packet: bytes) -> Packet:
 
 
 class _Reader:
-    """Collects the properties of all descriptions that lie in rdf:RDF."""
+    """Collects the properties of all descriptions that lie in rdf:RDF: attributes, elements, and texts of these."""
 
     def __init__(self) -> None:
         self.parser = parser = expat.ParserCreate("utf-8", " ")
         parser.StartElementHandler, parser.EndElementHandler = self._begin, self._finish
-        parser.StartDoctypeDeclHandler = self._refuse
+        parser.StartDoctypeDeclHandler, parser.CharacterDataHandler = self._refuse, self._read
+        parser.buffer_text = True
         self._path: list[str] = []
-        self.properties: set[str] = set()
+        self._text: list[str] = []
+        self.properties: dict[str, str] = {}
         self.about = ""
         self.end: int | None = None
 
@@ -81,17 +88,22 @@ class _Reader:
         raise LeftError("its XMP has a document type")
 
     def _begin(self, name: str, attributes: Mapping[str, str]) -> None:
-        inside = self._path[-2:]
-        if inside[-1:] == [f"{RDF} RDF"] and name == _DESCRIPTION:
+        if self._path[-1:] == [_RDF] and name == _DESCRIPTION:
             self.about = attributes.get(f"{RDF} about", attributes.get("about", self.about))
             self.properties.update(attributes)
-        elif inside == [f"{RDF} RDF", _DESCRIPTION]:
-            self.properties.add(name)
+        elif self._path[-2:] == [_RDF, _DESCRIPTION]:
+            self._text = [attributes.get(f"{RDF} resource", "")]
         self._path.append(name)
+
+    def _read(self, text: str) -> None:
+        if self._path[-3:-1] == [_RDF, _DESCRIPTION]:
+            self._text.append(text)
 
     def _finish(self, name: str) -> None:
         self._path.pop()
-        if name == f"{RDF} RDF" and len(self._path) < _DEPTH:
+        if self._path[-2:] == [_RDF, _DESCRIPTION]:
+            self.properties[name] = "".join(self._text).strip()
+        if name == _RDF and len(self._path) < _DEPTH:
             self.end = self.parser.CurrentByteIndex
 
 
@@ -100,7 +112,7 @@ def add(packet: bytes | None, wanted: Mapping[str, str], room: int) -> bytes:
 
     Raises LeftError: it cannot be read, or has no room for them.
     """
-    there = Packet((), "", 0) if packet is None else read(packet)
+    there = Packet({}, "", 0) if packet is None else read(packet)
     if REMOTE in there.properties:
         raise LeftError(SIGNED)
     new = {name: readable(text) for name, text in wanted.items() if name not in there.properties and text}

@@ -16,7 +16,7 @@ from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
-from batchflux.output.base import REPORT
+from batchflux.output.base import IMAGES, REPORT
 from batchflux.output.folder import iso, ledger_of
 from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
@@ -57,8 +57,8 @@ def write_report(
     """
     with reading(ledger_of(folder)) as connection:
         numbers, pictures = ended_numbers(connection), pictures_of(folder, connection)
-        signs = sign and pictures.mirror and not pictures.file_url(REPORT)
-        elsewhere = _origin(pictures.link(REPORT, sign)) if sign and signs else ""
+        signs = sign and pictures.mirror and not pictures.file_url(IMAGES)
+        elsewhere = _origin(pictures.link(IMAGES, sign)) if sign and signs else ""
         until = time.time() + sign if sign and elsewhere else None
         urls = PictureUrls(folder, base_of(connection), pictures=pictures, sign=sign)
         small = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))

@@ -5,6 +5,7 @@ nanio looks at signatures and obeys no conditions: what is asked of it is that w
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import io
@@ -360,6 +361,8 @@ def test_oss_is_asked_to_create_by_its_own_header(oss: ServedOss) -> None:
     first = [("HEAD", False), ("PUT", True), ("PUT", True)]
     assert asked == [*first, ("HEAD", False), ("PUT", True), ("PUT", True)], "proved by the first"
     assert not any("If-None-Match" in headers for _, _, headers in oss.server.requests)
+    sent = {headers.get("x-amz-checksum-sha256") for method, _, headers in oss.server.requests if method == "PUT"}
+    assert sent == {base64.b64encode(hashlib.sha256(b"x").digest()).decode()}
 
 
 def test_a_versioned_oss_bucket_is_looked_at_before_each_create(oss: ServedOss) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from typing import TYPE_CHECKING
 
+from PIL import Image
 from pyarrow import parquet
 
 from tests.exports.folders import judged
@@ -56,3 +58,21 @@ def test_what_a_review_accepted(program: Program, manifest: Callable[..., str], 
     assert (done.code, done.out) == (0, "set\n")
     (row,) = parquet.read_table(program.folder / "set/data/train-00000-of-00001.parquet").to_pylist()
     assert (row["id"], row["tags.sku"], row["caption"]) == ("CUP-1", "001", "001: a cup 1 on marble #data")
+
+
+def test_what_goes_to_a_shop(program: Program, manifest: Callable[..., str], photo: Path) -> None:
+    assert program("run", manifest(JOBS)).code == 1
+    line = ("export", "out/m", "shop", "--format", "shop", "--sheet", "csv", "--before", "--square", "pad", "--zip")
+    refused = program(*line)
+    assert (refused.code, "batchflux review out/m" in refused.err) == (2, True)
+    judged(program.out, {"CUP-1": "accept", "CUP-2": "reject", "plain": "accept"})
+    done = program(*line)
+    assert (done.code, done.out) == (0, "shop\nshop.zip\n")
+    rows = list(csv.DictReader((program.folder / "shop/products.csv").read_text("utf-8-sig").splitlines()))
+    assert [(row["file"], row["before"]) for row in rows] == [
+        ("plain_1.jpg", ""),
+        ("001_1.jpg", "001_1_before.jpg"),
+    ]
+    for path in (program.folder / "shop/images").iterdir():
+        with Image.open(path) as picture:
+            assert (picture.format, picture.width) == ("JPEG", picture.height)

@@ -36,7 +36,8 @@ def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: 
         "  - {id: photo, prompt: make it red, image: p/a.png, output_format: png}\n"
         "  - {id: left, prompt: not asked for}\n"
     )
-    more = "defaults: {webhook_url: 'https://hook.example/x', webhook_secret: '${TEST_KEY}', safety_tolerance: 3}"
+    more = "defaults: {webhook_url: 'https://hook.example/x', webhook_secret: '${TEST_KEY}', safety_tolerance: 3}\n"
+    more += "stores: {'s3://photos': {endpoint: 'https://minio.example'}}"
     name = manifest(jobs, provider=", params: drop", limits=", rate: 300/min, budget: 5.00", more=more)
     assert program("run", name).code == 0
     redo(program, ["job 1", "job {{2}}", "photo"])
@@ -47,7 +48,14 @@ def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: 
     assert ended.code == 0, ended.err
     text = (program.folder / "deep/er/redo.yaml").read_text(encoding="utf-8")
     assert program.environ["TEST_KEY"] not in text
-    for kept in ("rate: 300/min", "budget: 5.00", "price: 0.14", "webhook_secret: ", "- TEST_KEY"):
+    for kept in (
+        "rate: 300/min",
+        "budget: 5.00",
+        "price: 0.14",
+        "webhook_secret: ",
+        "- TEST_KEY",
+        "https://minio.example",
+    ):
         assert kept in text
     planned = program("plan", "deep/er/redo.yaml", "--json")
     assert planned.code == 0, planned.err

@@ -175,6 +175,20 @@ def test_names_that_are_swapped_are_swapped_in_the_bucket(mirrored: Mirrored) ->
     assert mirrored.bank.posts.total() == 4
 
 
+def test_unlisted_pictures_stay_in_the_mirror_and_come_back(mirrored: Mirrored) -> None:
+    assert mirrored.run(away=True).code == 0
+    mirrored.write(JOBS.partition("  - {id: a3")[0])
+    assert mirrored.run(away=True).code == 0
+    pruned = mirrored.program("prune", str(mirrored.program.out), "--yes")
+    assert (pruned.code, pruned.out) == (0, "")
+    assert "1 more picture of such jobs in the mirror alone" in pruned.err
+    mirrored.write(JOBS)
+    ended = mirrored.run(away=True)
+    assert ended.code == 0, ended.said
+    mirrored.whole(MADE)
+    assert mirrored.bank.posts.total() == 4
+
+
 def test_somebody_elses_object_stays(mirrored: Mirrored) -> None:
     store = mirrored.served.store()
     store.put("run/images/a2.png", b"theirs", digest(b"theirs"))

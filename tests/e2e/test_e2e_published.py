@@ -15,7 +15,7 @@ import pytest
 
 from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.testing.bank import picture_of
-from tests.program import ROOT  # noqa: F401  the folder of fixtures' programs
+from tests.photos.conftest import encoded, turned
 from tests.stores import _moto_port, _nanio_place, moto, nanio
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def key_of(name: str) -> str:
     return f"refs/{hashlib.sha256(photo_of(name)).hexdigest()}.png"
 
 
-@pytest.mark.parametrize("served", ["moto", "nanio"])
+@pytest.mark.parametrize("served", ["moto", pytest.param("nanio", marks=pytest.mark.slow)])
 def test_local_photos_travel_as_signed_links_with_seeds_and_ratios(
     program: Program, bank: Bank, published: Callable[..., str], request: pytest.FixtureRequest, served: str
 ) -> None:
@@ -78,7 +78,7 @@ def test_local_photos_travel_as_signed_links_with_seeds_and_ratios(
     name = published(bucket)
     planned = program("plan", name)
     assert planned.code == 0, planned.said
-    assert f"publish           2  photos, 0.0 MB, to {bucket.bucket}/refs" in planned.out
+    assert f"publish           2  to be put below {bucket.bucket}/refs, 0.0 MB, each once for ever" in planned.out
     assert f'"prompt": "{bucket.bucket}/{key_of("a")}?signature make a1 #url"' in planned.out
     assert bucket.objects() == {}
     ended = program("run", name)
@@ -112,6 +112,7 @@ def test_what_was_put_is_not_put_again_nor_asked_for(
     assert len(bank.seen) == 5
 
 
+@pytest.mark.slow
 def test_public_links_are_written_as_the_template_says(
     program: Program, bank: Bank, published: Callable[..., str], moto: Served
 ) -> None:
@@ -178,6 +179,17 @@ def test_a_bucket_that_takes_nothing_stops_the_run_and_spends_nothing(
     assert len(bank.seen) == 4
 
 
+def test_a_bucket_that_refuses_the_key_stops_the_run(
+    program: Program, bank: Bank, published: Callable[..., str], nanio: Served
+) -> None:
+    name = published(nanio)
+    ended = program("run", name, AWS_SECRET_ACCESS_KEY="another-secret")
+    assert ended.code == 3, ended.said
+    assert nanio.bucket in ended.said
+    assert "another-secret" not in ended.said
+    assert (bank.seen, nanio.objects()) == ([], {})
+
+
 @pytest.fixture
 def fetching(tmp_path: Path) -> Iterator[EmbeddedSimulator]:
     """A relay that fetches the references of its requests."""
@@ -201,3 +213,121 @@ def test_a_relay_fetches_the_signed_links(
     assert {(row["width"], row["height"]) for row in rows.values()} == {("64", "36")}
     assert len({row["sha256"] for row in rows.values()}) == 4
     assert leaks(program, ended.said) == []
+
+
+def test_a_link_that_leads_nowhere_is_said_without_its_signature_and_mended(
+    program: Program, published: Callable[..., str], moto: Served, fetching: EmbeddedSimulator, bank: Bank
+) -> None:
+    name = published(moto)
+    text = (program.folder / name).read_text(encoding="utf-8")
+    address = f"http://{fetching.simulator.host}:{fetching.simulator.port}"
+    (program.folder / name).write_text(text.replace(bank.url, address), encoding="utf-8")
+    assert program("run", name, "--only", "b*").code == 0
+    moto.store().delete(key_of("b"))
+    (program.folder / name).write_text(
+        text.replace(bank.url, address) + "  - {id: c, prompt: more, image: p/b.png}\n", encoding="utf-8"
+    )
+    ended = program("run", name, "--only", "c")
+    assert ended.code == 1
+    row = next(row for row in program.rows() if row["id"] == "c")
+    assert row["error_code"] == "invalid_request"
+    assert f"Failed to download the file {moto.endpoint}" in row["error"]
+    assert key_of("b") in row["error"]
+    assert leaks(program, ended.said) == []
+    assert program("run", name, "--only", "c", "--retry-failed").code == 0
+    assert key_of("b") in moto.objects()
+
+
+def test_what_lies_in_a_bucket_is_sent_as_a_signed_link(
+    program: Program, bank: Bank, moto: Served, manifest: Callable[..., str]
+) -> None:
+    program.environ |= moto.environ
+    data = photo_of("a")
+    moto.store().put("shelf/a ö?.png", data, hashlib.sha256(data).hexdigest())
+    place = f"{moto.bucket}/shelf/a ö?.png"
+    jobs = f"  - {{id: a, prompt: 'make a #url', images: ['{place}'], seed: 1}}\n"
+    jobs += f"  - {{id: b, prompt: 'make b #link', images: ['{place}'], style: chat}}\n"
+    jobs += f"  - {{id: c, prompt: 'make c #link', images: ['{place}', '{moto.bucket}/gone.png'], style: chat}}\n"
+    name = manifest(jobs)
+    planned = program("plan", name)
+    assert planned.code == 0, planned.said
+    assert f'"prompt": "{place}?signature make a #url"' in planned.out
+    ended = program("run", name)
+    assert ended.code == 1, ended.said
+    errors = {row["id"]: row["error"] for row in program.rows()}
+    assert errors == {
+        "a": "",
+        "b": "",
+        "c": f"the reference {moto.bucket}/gone.png is not there; put it there and run again",
+    }
+    assert len(bank.seen) == 2
+    sent = {word for seen in bank.seen for word in seen.text.split() if word.startswith("http")}
+    assert {fetched(url) for url in sent} == {data}
+    assert {row["images"] for row in program.rows()} == {place, f"{place} {moto.bucket}/gone.png"}
+    assert leaks(program, planned.said, ended.said) == []
+
+
+@pytest.mark.slow
+def test_an_api_that_takes_no_links_gets_the_bytes_of_what_lies_in_a_bucket(program: Program, moto: Served) -> None:
+    graph = {
+        "3": {"class_type": "KSampler", "inputs": {"seed": 1, "positive": ["6", 0]}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "cup"}},
+        "10": {"class_type": "LoadImage", "inputs": {"image": ""}},
+    }
+    program.environ |= moto.environ
+    files = {"up.jpg": turned("JPEG", 6), "half.jpg": encoded("JPEG")[:400], "plain.png": photo_of("a")}
+    for key, data in files.items():
+        moto.store().put(key, data, hashlib.sha256(data).hexdigest())
+    made = EmbeddedSimulator(parse_options({"latency": 0, "size": 64, "cache_dir": f"{program.folder}/c"}))
+    host, port = made.start()
+    jobs = "".join(f"  - {{id: {key}, prompt: {key}, image: {moto.bucket}/{key}}}\n" for key in (*files, "gone.jpg"))
+    more = f"  - {{id: own, prompt: own, image: {program.folder}/own.png}}\n"
+    (program.folder / "own.png").write_bytes(photo_of("b"))
+    inputs = "{prompt: 6.text, seed: 3.seed, image: 10.image}"
+    program.write(
+        "m.yaml",
+        f"version: 1\nname: m\nprovider: {{name: comfyui, base_url: 'http://{host}:{port}', price: 0, "
+        f"options: {{workflow: {json.dumps(graph)}, inputs: {inputs}}}}}\nlimits: {{timeout: 20s}}\n"
+        f"references: {{publish: {{to: '{moto.bucket}/refs', sign: 2h}}}}\n"
+        f"output: {{dir: {program.out}}}\njobs:\n{jobs}{more}",
+    )
+    try:
+        ended = program.run()
+    finally:
+        made.stop()
+    rows = {row["id"]: row for row in program.rows()}
+    assert {name for name, row in rows.items() if row["status"] == "done"} == {"up.jpg", "plain.png", "own"}, ended.said
+    assert rows["half.jpg"]["error"].startswith(f"the reference {moto.bucket}/half.jpg is a JPEG that is cut off")
+    assert rows["gone.jpg"]["error"] == f"the reference {moto.bucket}/gone.jpg is not there; put it there and run again"
+    assert {rows[name]["error_code"] for name in ("half.jpg", "gone.jpg")} == {"reference"}
+    assert moto.objects().keys() == files.keys(), "what travels as bytes is not published"
+
+
+@pytest.mark.slow
+def test_a_batch_carries_the_bytes_of_photos_and_of_what_lies_in_a_bucket(program: Program, moto: Served) -> None:
+    program.environ |= moto.environ
+    data = photo_of("a")
+    moto.store().put("a.png", data, hashlib.sha256(data).hexdigest())
+    (program.folder / "own.png").write_bytes(photo_of("b"))
+    options = {"size": 40, "batch_seconds": 0, "cache_dir": f"{program.folder}/c"}
+    made = EmbeddedSimulator(parse_options(options), "openai")
+    host, port = made.start()
+    program.write(
+        "m.yaml",
+        f"version: 1\nname: m\nprovider: {{name: openai, base_url: 'http://{host}:{port}', keys: [TEST_KEY], "
+        f"model: gpt-image-1.5, price: 0, mode: batch}}\nlimits: {{canary: 0}}\noutput: {{dir: {program.out}}}\n"
+        f"references: {{publish: {{to: '{moto.bucket}/refs', sign: 2h}}}}\n"
+        f"jobs:\n  - {{id: there, prompt: x, image: {moto.bucket}/a.png}}\n"
+        f"  - {{id: own, prompt: y, image: own.png}}\n  - {{id: gone, prompt: z, image: {moto.bucket}/b.png}}\n",
+    )
+    try:
+        ended = program.run()
+        kept = [path.name for path in (program.folder / "c").iterdir()]
+    finally:
+        made.stop()
+    rows = {row["id"]: (row["status"], row["error_code"]) for row in program.rows()}
+    assert rows == {"there": ("done", ""), "own": ("done", ""), "gone": ("failed", "reference")}, ended.said
+    sent = [hashlib.sha256(photo).hexdigest() for photo in (data, photo_of("b"))]
+    assert all(any(digest in name for name in kept) for digest in sent), kept
+    assert moto.objects().keys() == {"a.png"}

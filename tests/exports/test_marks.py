@@ -26,9 +26,9 @@ from batchflux.failpoints import VARIABLE
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import jobs_by_number
 from batchflux.models import Reference
-from batchflux.provenance import carries
+from batchflux.provenance import carries, marked
 from tests.exports.folders import folder, job, judged, put, tree
-from tests.provenance.pictures import signed
+from tests.provenance.pictures import about, picture, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,9 +150,10 @@ def test_a_format_that_draws_pictures_puts_marks_in_itself(out: Path, monkeypatc
 
         def write(self, sample: Sample, image: Callable[[], bytes]) -> None:
             stream = io.BytesIO()
-            with Image.open(io.BytesIO(image())) as opened:
+            received = image()
+            with Image.open(io.BytesIO(received)) as opened:
                 opened.resize((16, 16)).save(stream, "JPEG")
-            self.made.append((sample.mark(stream.getvalue()).data, sample.marks))
+            self.made.append((sample.mark(stream.getvalue(), received).data, sample.marks))
 
         def close(self) -> None: ...
 
@@ -162,7 +163,7 @@ def test_a_format_that_draws_pictures_puts_marks_in_itself(out: Path, monkeypatc
     for marks, carried in ((None, {"iptc"}), ("none", set()), ("iptc,tc260", {"iptc", "tc260"})):
         exported(out, "drawn", marks)
         assert [carries(data) for data, _ in drawings[-1].made] == [carried] * 12
-    assert len({of for drawing in drawings for _, of in drawing.made}) == 1 + 2 * 12
+    assert len({of for drawing in drawings for _, of in drawing.made}) == 3 * 12
 
 
 def test_what_goes_to_a_shop_says_by_itself_how_it_was_made(out: Path, tmp_path: Path) -> None:
@@ -187,6 +188,25 @@ def test_what_goes_to_a_shop_says_by_itself_how_it_was_made(out: Path, tmp_path:
         assert all(path.stat().st_size <= most for path in files)
         rows = list(csv.DictReader((dest / "products.csv").read_text("utf-8-sig").splitlines()))
         assert {row["file"]: int(row["bytes"]) for row in rows} == {path.name: path.stat().st_size for path in files}
+
+
+def test_what_a_provider_said_is_kept_where_a_picture_is_drawn_anew(tmp_path: Path) -> None:
+    out = folder(tmp_path / "out", (job(one, file_name=f"images/j{one}.png") for one in range(3)))
+    label = marked(picture("png"), ("iptc", "tc260"), about(edit=True, producer="the provider", model="theirs"))
+    put(out, "images/j0.png", label.data)
+    put(out, "images/j1.png", signed("png"))
+    judged(out, {f"j{number}": "accept" for number in range(3)})
+    lost = "drawn anew, without the signature (C2PA) that they had"
+    for marks, remarks in (("none", {lost: 1}), (None, {"marked: iptc": 2, f"marked: iptc; {lost}": 1})):
+        done = exported(out, "shop", marks, options={"sheet": ["csv"]})
+        assert {name: count for name, count in done.remarks.items() if "Amazon" not in name} == remarks
+        made = [path.read_bytes() for path in sorted((tmp_path / "dest/images").iterdir())]
+        assert all(data.startswith(b"\xff\xd8") for data in made)
+        own = {"iptc"} if marks is None else set()
+        assert [carries(data) for data in made] == [{"iptc", "tc260"}, own, own]
+        assert b"compositeWithTrainedAlgorithmicMedia" in made[0]
+        assert b'"ContentProducer":"the provider"' in made[0]
+        assert b">theirs<" in made[0]
 
 
 def test_what_cannot_be_asked_for_is_said(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -334,6 +334,7 @@ def command(out: Path, dest: Path, **environment: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_three_thousand_pictures_and_killed_in_the_midst(tmp_path: Path) -> None:
     tags = [(("sku", f"MUG-{number // 3}"),) for number in range(3000)]
     out = accepted(tmp_path, tags)

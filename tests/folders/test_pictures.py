@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import deque
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from batchflux.ledger.connection import beside, reading
 from batchflux.ledger.tables import Known, ended_numbers, jobs_by_number
 from tests.exports.folders import folder, job, picture
 from tests.mirroring import mirror
-from tests.stores import SLOW_DOWN
+from tests.stores import DENIED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,20 +91,23 @@ def test_without_the_extra_what_to_install_is_said(mirrored: Path, monkeypatch: 
         read(mirrored)
 
 
-def test_a_bucket_that_failed_rests(out: Path, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_fails_rests(tmp_path: Path, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page asks for many pictures at once; each would wait for the store's own tries."""
-    mirror(out, faulty)
+    mirror(folder(tmp_path / "many", map(job, range(6))), faulty)
     for name, value in faulty.environ.items():
         monkeypatch.setenv(name, value)
-    faulty.front.methods, faulty.front.always = frozenset({"GET"}), SLOW_DOWN
-    pictures, jobs = of(out)
-    said = set()
-    for known in jobs:
-        with pytest.raises(StorageError) as caught:
+    pictures, jobs = of(tmp_path / "many")
+    faulty.front.methods, faulty.front.faults = frozenset({"GET"}), deque([DENIED, DENIED])
+    for known in jobs[:2]:
+        with pytest.raises(StorageError, match=known.id):
             pictures.in_mirror(str(known.mirrored), str(known.sha256))
-        said.add(str(caught.value))
-    assert len(said) == 1
-    assert {line.rpartition("/")[2] for line in faulty.front.seen if line.startswith("GET")} == {"j0.jpg"}
+    assert pictures.in_mirror(str(jobs[2].mirrored), str(jobs[2].sha256)) == picture(2), "two may be their own fault"
+    faulty.front.always = DENIED
+    for known in jobs:
+        with pytest.raises(StorageError, match=known.id if known.position < 3 else "j2"):
+            pictures.in_mirror(str(known.mirrored), str(known.sha256))
+    asked = [line.split()[1].rpartition("/")[2] for line in faulty.front.seen if line.startswith("GET")]
+    assert asked == ["j0.jpg", "j1.jpg", "j2.jpg", "j0.jpg", "j1.jpg", "j2.jpg"]
 
 
 def test_a_ledger_of_before_has_nothing_in_a_bucket(out: Path) -> None:

@@ -232,5 +232,6 @@ def test_of_a_job_that_a_merged_folder_has_by_both_keys_the_picture_counts(done:
                 "INSERT INTO jobs (key, id, position, planned, tags, spec, status) VALUES (?, ?, ?, ?, ?, ?, ?)", row
             )
         find = known_as(connection)
+        assert find is not None
         for key, former in (keys, keys[::-1]):
             assert find(key, partial(str, former), None) == (keys[done], f"job{done}")

@@ -31,6 +31,7 @@ from tests.stores import DENIED
 if TYPE_CHECKING:
     from batchflux.errors import Fault
     from batchflux.models import Job
+    from tests.conftest import Start
     from tests.stores import Faulty, Served
 
 TABLE = b"sku,title,photo\nM-1,Mug,a.jpg\nC-1,Cup,b/c d?.jpg\n"
@@ -185,6 +186,37 @@ def test_nothing_of_it_is_left(bucket: Bucket, tmp_path: Path, monkeypatch: pyte
     assert [*(tmp_path / "tmp").iterdir()] == []
 
 
+def test_what_a_killed_program_left_is_removed(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """But not what another has in use, nor what another only begins to use."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    bucket.put("t.csv", TABLE)
+    used = bucket.load(ROWS)
+    Path("m.yaml").write_text(ROWS.replace("BUCKET", bucket.served.bucket))
+    for name, value in (bucket.served.environ | {"TMPDIR": str(temporary)}).items():
+        monkeypatch.setenv(name, value)
+    code = "import sys, batchflux\nkept = batchflux.load_manifest(sys.argv[1])\nprint('ready', flush=True)\ninput()"
+    with monkeypatch.context() as here:
+        here.chdir(Path(__file__).parents[2])
+        program = start(code, tmp_path / "m.yaml")
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    program.kill()
+    program.wait()
+    assert len([*temporary.iterdir()]) == 2
+    for folder in temporary.iterdir():
+        os.utime(folder, (0, 0))
+    new = tmp_path / "tmp/batchflux-inputs-new"
+    new.mkdir()
+    again = bucket.load(ROWS)
+    assert len([*temporary.iterdir()]) == 3
+    assert new.exists()
+    assert len(jobs_of(used)) == len(jobs_of(again)) == 2
+
+
 @pytest.mark.slow
 def test_a_program_leaves_nothing_either(bucket: Bucket, tmp_path: Path) -> None:
     bucket.put("t.csv", TABLE)
@@ -232,6 +264,7 @@ def entry(text: str) -> str:
     ("text", "found"),
     [
         ("from: BUCKET/t.csv", "from: the table BUCKET/t.csv does not exist"),
+        ("from: BUCKET/bad.CSV", "from: the table BUCKET/bad.CSV does not exist; did you mean BUCKET/bad.parquet?"),
         ("from: BUCKET/t.doc", 'from: found "BUCKET/t.doc"; allowed is a .csv, .tsv, .json or .jsonl'),
         ("from: BUCKET/x/../t.csv", 'from: found "BUCKET/x/../t.csv", in which a name is empty, . or ..; write it'),
         ("from: BUCKET/bad.parquet", "from: the table BUCKET/bad.parquet is no Parquet file that can be read"),

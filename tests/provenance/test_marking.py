@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import IFD
 
-from batchflux.provenance import MARKS, Marked, carries, marked
+from batchflux.provenance import MARKS, Marked, carries, kept, marked
 from tests.provenance.pictures import KINDS, XMP, about, picture, pixels, signed, with_chunk, with_segment, with_xmp
 
 if TYPE_CHECKING:
@@ -246,6 +246,28 @@ def test_a_comment_of_its_own_stays() -> None:
     assert carries(marked(picture("jpeg", exif=exif), ("parameters",), about()).data) == {"parameters"}
 
 
+def test_a_picture_that_is_drawn_anew_keeps_what_its_xmp_says_of_its_origin() -> None:
+    theirs = (
+        '<r:Description xmlns:I="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:T="http://www.tc260.org.cn/ns/AIGC/1.0/"'
+        ' I:AISystemUsed="A &amp; B"><I:DigitalSourceType r:resource="http://theirs.example/x"/>'
+        '<T:AIGC>{"Label":"1",<!-- -->"ContentProducer":"猫"}</T:AIGC><I:AIPromptInformation><r:Alt/>'
+        "</I:AIPromptInformation></r:Description>"
+    )
+    done = kept(picture("jpeg"), with_xmp("png", XMP.format(more=theirs)))
+    assert pixels(done) == pixels(picture("jpeg"))
+    for said in (
+        "<Iptc4xmpExt:AISystemUsed>A &amp; B<",
+        ">http://theirs.example/x<",
+        '>{"Label":"1","ContentProducer":"猫"}<',
+    ):
+        assert said.encode() in done
+    assert b"Studio" not in done
+    assert b"AIPromptInformation" not in done
+    nothing = [picture("png"), signed("png"), b"", *(with_xmp("png", packet) for packet in HOSTILE.values())]
+    assert [kept(picture("jpeg"), received) for received in nothing] == [picture("jpeg")] * len(nothing)
+    assert kept(b"no picture", with_xmp("png", XMP.format(more=theirs))) == b"no picture"
+
+
 def test_pictures_that_cannot_be_marked_say_why() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (9, 9)).save(stream, "GIF")
@@ -300,6 +322,7 @@ def test_broken_files_are_marked_or_left_and_never_worse(name: str, cut: int, ch
         data = data[:place] + new + data[place + len(new) :]
     data = data[:cut] if cut % 2 else data
     carries(data)
+    kept(data, data)
     done = marked(data, tuple(MARKS), about())
     if done.data == data:
         return

@@ -21,7 +21,7 @@ from batchflux.providers import providers
 from batchflux.providers.answers.listed import MOST_PAGES
 from batchflux.providers.base import Lost
 from tests.conftest import numbered_job
-from tests.providers.apis import WORKFLOW
+from tests.providers.apis import B64, WORKFLOW
 from tests.providers.driving import body_of, read, then
 
 if TYPE_CHECKING:
@@ -109,6 +109,29 @@ def test_replicate_is_asked_for_the_time() -> None:
 def test_it_was_sent_within_the_window(api: str, offset: float, is_found: bool) -> None:  # noqa: FBT001  a parameter
     job, key = job_of(api), "sent_at" if api == "fal" else "created_at"
     assert bool(found(api, job, item(api, job, **{key: iso(offset)}))) is is_found
+
+
+@both
+def test_a_photo_that_was_put_into_a_bucket_is_found_by_its_content_however_it_travelled(api: str) -> None:
+    """With another signature, or as the bytes, where `publish` came or went; and one that lies in a bucket."""
+    data = base64.b64decode(B64)
+    digest = sha256(data).hexdigest()
+    place = f"s3://shop/refs/{digest}.png"
+    local = Reference(source="a.png", path="/a.png", sha256=digest, media_type="image/png")
+    link = f"https://shop.s3.example/refs/{digest}.png?X-Amz-Signature="
+    sent = [f"{link}{number}" for number in range(2)] + [f"data:image/png;base64,{B64}"]
+    for known in (replace(local, url=place), replace(local, url=f"{link}9"), local):
+        job = job_of(api, images=(known,))
+        for url in sent:
+            listed = item(api, job_of(api, images=(Reference(source=url, url=url),)))
+            assert found(api, job, listed) == ["r1"], (known, url)
+        for other in (link.replace(digest, sha256(b"x").hexdigest()), "https://photos.example/a.png"):
+            listed = item(api, job_of(api, images=(Reference(source=other, url=other),)))
+            assert not found(api, job, listed), (known, other)
+    there = job_of(api, images=(Reference(source="s3://shop/a b?.png", url="s3://shop/a b?.png"),))
+    for key, is_found in (("a%20b%3F.png", True), ("a.png", False)):
+        url = f"https://shop.s3.example/{key}?X-Amz-Signature=1"
+        assert bool(found(api, there, item(api, job_of(api, images=(Reference(source=url, url=url),))))) is is_found
 
 
 @both

@@ -35,8 +35,10 @@ def test_every_option_is_read(tmp_path: Path) -> None:
             "faults": {"server_500": 0.25, "reset": {"rate": 0.5, "times": 2}, "cut": {"times": 1}},
             "script": [{"match": "mug", "fault": "hang"}, {"match": "", "fault": "quota", "times": 2}],
             "cache_dir": str(tmp_path),
+            "fetch": True,
         }
     )
+    assert options.fetch
     assert options.latency == (0, 1)
     assert options.download_latency == (0.5, 0.5)
     assert options.rate == 5
@@ -91,6 +93,7 @@ BAD = [
         "The simulator's option script[0].match must be a part of the prompt, found None.",
     ),
     ({"script": [{"match": "x"}]}, "The simulator's option script[0] names None, which is no fault of the simulator;"),
+    ({"fetch": "yes"}, "The simulator's option fetch must be true or false, found 'yes'."),
     ({"cache_dir": ""}, "The simulator's option cache_dir must be the path of a folder, found ''."),
 ]
 

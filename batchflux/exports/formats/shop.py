@@ -132,10 +132,10 @@ class Shop:
         """Return what is written of a picture, with its marks, or with `private` of a photo; StorageError."""
         finish = self._options.finish
         made = self._finished(data, sample, finish, private=private)
-        noted = Noted(made) if private else sample.mark(made)
+        noted = Noted(made) if private else sample.mark(made, data)
         if len(noted.data) > finish.max_bytes and noted.data != made:  # its marks are what is too much
             most = max(1, finish.max_bytes - (len(noted.data) - len(made)) - _ROOM)
-            noted = sample.mark(self._finished(data, sample, replace(finish, max_bytes=most), private=private))
+            noted = sample.mark(self._finished(data, sample, replace(finish, max_bytes=most), private=private), data)
         return noted
 
     def _finished(self, data: bytes, sample: Sample, finish: Finish, *, private: bool) -> bytes:

@@ -5,12 +5,16 @@ Each is had once for one manifest, so that all that goes through its rows sees t
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import tempfile
 import threading
+import time
 import weakref
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,17 +22,42 @@ from batchflux.errors import ReadError, StorageError, UsageError
 from batchflux.manifest.reading.objects import is_object, object_address
 from batchflux.output.stores.base import Address
 from batchflux.output.stores.opening import Stores
-from batchflux.photos import matches
+from batchflux.photos import matches, near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from batchflux.output.stores.base import StoreSettings
 
+_PREFIX, _SECONDS_TO_LOCK = "batchflux-inputs-", 60  # from when a folder is made until it is held
+_LOOKED_AT = 1000  # objects, for one whose name is near
 _NOT_IN_NAMES, _LONGEST_NAME = re.compile(r"[^\w.-]", re.ASCII), 60
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+def _private_folder(owner: Fetched) -> Path:
+    """Make a folder that lives as long as its owner; one that a killed program left behind goes now."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    weakref.finalize(owner, _remove, folder, held)
+    for other in folder.parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another user's, or one that is in use, or goes just now
+            if other != folder and time.time() - other.stat().st_mtime > _SECONDS_TO_LOCK:
+                left = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(other)
+                finally:
+                    os.close(left)
+    return folder
+
+
+def _remove(folder: Path, held: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(held)
 
 
 def _anew(settings: Mapping[str, StoreSettings]) -> Fetched:
@@ -90,8 +119,7 @@ class Fetched:
     def _fetch(self, place: Address) -> Path:
         try:
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="batchflux-"))
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+                self._folder = _private_folder(self)
             name = _NOT_IN_NAMES.sub("_", place.key.rpartition("/")[2])[-_LONGEST_NAME:]
             path = self._folder / f"{len(self._files)}-{name}"
             with path.open("xb") as target:
@@ -102,6 +130,15 @@ class Fetched:
         except (StorageError, UsageError, ValueError) as error:
             raise ReadError(None, f"cannot be read: {str(error).removeprefix(f'{place}: ')}") from None
         if not is_there:
-            path.unlink()
-            raise ReadError(None, "does not exist")
+            raise ReadError(None, f"does not exist{self._hint(place)}")
         return path
+
+    def _hint(self, place: Address) -> str:
+        """Return which object beside a place is likely to be meant, as the end of a sentence."""
+        folder, slash, name = place.key.rpartition("/")
+        names: list[str] = []
+        with suppress(StorageError):  # a key may be allowed to read, and not to list
+            beside = islice(self._stores.at(place).find(f"{folder}{slash}"), _LOOKED_AT)
+            names += [one.key.rpartition("/")[2] for one in beside if one.key.rpartition("/")[0] == folder]
+        found = near(name, names)
+        return "" if found is None else f"; did you mean {place._replace(key=f'{folder}{slash}{found}')}?"

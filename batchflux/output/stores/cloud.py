@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TRIES, PATIENCE, PAUSE = 7, 30.0, 0.5  # so many tries, none after so many seconds; the first pause at most, in seconds
 LONGEST_SIGNED = 604_800  # seconds: more is refused by clouds, once the link is used
 PART, PARTS_AT_ONCE, MOST_PARTS = 8 << 20, 4, 9_000  # bytes of a part of a large object, of which so many are in memory
+CHUNK = 1 << 20  # bytes that are had at a time: by itself obstore gathers ten times as many, several times over
 PAGE = 1_000  # objects: as many as an answer to a listing has
 _CLIENT = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "1h"}  # 120 s: for a part to arrive, or silence
 _KEYS_HOLD = timedelta(minutes=10)  # obstore asks again five minutes before
@@ -92,7 +93,7 @@ class Bucket:
                     raise
                 return False
             version = got.meta["e_tag"]
-            for chunk in got:
+            for chunk in got.stream(min_chunk_size=CHUNK):
                 target.write(chunk)
                 done += len(chunk)
             return True
@@ -210,7 +211,7 @@ class Bucket:
 
     def _sha256(self, key: str) -> str:
         digest = hashlib.sha256()
-        for chunk in obstore.get(self._store, key):
+        for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
             digest.update(chunk)
         return digest.hexdigest()
 

@@ -42,7 +42,7 @@ _DOMAIN = Trouble(
 )
 _CHANGED = Trouble("the bytes arrived changed", "check the network, then run again", passes=True)
 _CLOCK = Trouble("this machine's clock is wrong", "set it, then run again")
-_NOT_THERE = Trouble("the store cannot do that", "use one that can, as docs stores says")
+_NOT_THERE = Trouble("the store cannot do that", "use one that can, as `batchflux docs stores` says")
 _NAME = Trouble("the store takes no such key", "name it otherwise")
 _CODES = {
     **dict.fromkeys(("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "TooManyRequests"), _BUSY),
@@ -80,7 +80,7 @@ _STATUSES = {
 }
 _CREDENTIALS = Trouble(
     "there are no credentials",
-    "set the variables that docs stores names (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)",
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles are not read), or what `batchflux docs stores` names",
 )
 _WORDS = (  # of what there was no answer to, the first that is found
     (("token request", "169.254.169.254", "/latest/api/token", "credential provider"), _CREDENTIALS),

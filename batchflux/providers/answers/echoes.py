@@ -65,7 +65,7 @@ class Own:
         urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
         keys = (image.address.split("/", 3)[-1] for image in job.references if image.address is not None)
-        self._keys = tuple(f"/{unquote(key)}" for key in keys)
+        self._keys = tuple(f"/{canonical(key)}?" for key in keys)
         self._digests = frozenset(digest for image in job.references for digest in image.digests)
         self._prompt = job.prompt
 
@@ -75,10 +75,7 @@ class Own:
         So is a link to what was put into a bucket, or lies there, whatever its signature was.
         """
         url = canonical(url)
-        if url in self._urls or any(digest in url for digest in self._digests):
-            return True
-        place, _, query = url.partition("?")
-        return bool(self._keys and query) and place.endswith(self._keys)
+        return url in self._urls or any(name in url for name in (*self._digests, *self._keys))
 
     def inline(self, data: bytes) -> Inline | None:
         """Return a picture that came with the answer; None when it is one of the local references."""

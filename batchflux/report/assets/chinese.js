@@ -173,6 +173,7 @@ export const CHINESE = {
   next: "下一张",
   close: "关闭",
   inMirror: "仅有预览，原图在存储桶中",
+  bucketAway: "存储桶未能提供此图",
   linksUntil: (time) => `存储桶中图片的链接有效至 ${time}；拿到此页的人无需密钥即可查看。`,
   previewOnly: "仅有预览，文件缺失或损坏",
   fileMissing: "图片文件缺失或损坏",

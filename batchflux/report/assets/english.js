@@ -158,6 +158,7 @@ export const ENGLISH = {
   next: "Next",
   close: "Close",
   inMirror: "Preview only, the picture is in the bucket",
+  bucketAway: "the bucket does not give it",
   linksUntil: (time) => `Links to pictures in the bucket are good until ${time}. Whoever has this page sees them without a key.`,
   previewOnly: "Preview only, the file is missing or damaged",
   fileMissing: "The picture's file is missing or damaged",

@@ -221,7 +221,7 @@ function stage(row, all, mode) {
   const said = intact ? size : apart ? say.inMirror : say.previewOnly;
   const notes = [said, apart || all.file_name];
   const shown = src
-    ? figure(src, columns.prompt[row] || all.id, notes.filter(Boolean).join(" · "), intact ? src : null)
+    ? figure(src, columns.prompt[row] || all.id, notes.filter(Boolean).join(" · "), intact ? src : null, all.mirror && say.bucketAway)
     : missing(all);
   if (!references.length) return shown;
   return h(
@@ -247,12 +247,12 @@ function missing(all) {
   );
 }
 
-function figure(src, alt, caption, link = null) {
+function figure(src, alt, caption, link = null, why = null) {
   return h(
     "figure",
     null,
     h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption),
-    picture(src, { alt, decoding: "async" }, () => nothing(say.noPicture, say.noPictureWhy)),
+    picture(src, { alt, decoding: "async" }, () => nothing(say.noPicture, why || say.noPictureWhy)),
   );
 }
 
