@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 
 from batchflux.errors import UsageError
-from batchflux.monitoring.channels import SECONDS, START, NotToldError
+from batchflux.monitoring.channels import SECONDS, NotToldError
 
 if TYPE_CHECKING:
     from batchflux.manifest.reading.notify import NoticeTarget
@@ -21,6 +21,8 @@ MOST_TEXT = 3000  # characters; services cut, or split, what is longer
 
 class Apprised:
     """Tells one address in apprise's form."""
+
+    starts = False
 
     def __init__(self, target: NoticeTarget) -> None:
         self.place = target.place
@@ -36,8 +38,6 @@ class Apprised:
 
     async def send(self, notice: Notice) -> None:
         """Try once; NotToldError: it did not arrive. The thread is left behind when it takes too long."""
-        if notice.event == START:
-            return
         loop = asyncio.get_running_loop()
         told: asyncio.Future[bool] = loop.create_future()
         threading.Thread(target=self._send, args=(notice, loop, told), daemon=True, name="batchflux-notice").start()

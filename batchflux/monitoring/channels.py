@@ -17,12 +17,12 @@ from yarl import URL
 
 from batchflux._version import __version__
 from batchflux.errors import UsageError
-from batchflux.transport.connecting.proxies import Proxies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchflux.manifest.reading.notify import NoticeTarget
+    from batchflux.transport.connecting.proxies import Proxies
 
 SECONDS = 10.0  # of one try
 MOST_BODY = 100_000  # bytes of a ping's body; healthchecks.io keeps as many
@@ -35,7 +35,7 @@ _REDIRECTS, _REFUSED, _BROKEN = 300, 400, 500
 class Notice:
     """One thing to tell: of `event` (`start` is one that only pings have), with a sentence for people.
 
-    `body` is what a webhook gets, JSON; `text` the same at more length, `lines` the last ones of the run; `number` tells
+    `body` is what a webhook gets, JSON; `text` is for people, `lines` are the last ones of the run; `number` tells
     notices apart, and is the same each time that one is tried. `exit_code` is there at a run's end.
     """
 
@@ -57,9 +57,10 @@ class NotToldError(Exception):
 
 
 class Channel(Protocol):
-    """Takes notices to one address, which `place` names in messages."""
+    """Takes notices to one address, which `place` names in messages; `starts`: also that the run begins."""
 
     place: str
+    starts: bool
 
     async def send(self, notice: Notice) -> None:
         """Try once; NotToldError: it did not arrive."""
@@ -67,6 +68,8 @@ class Channel(Protocol):
 
 class Post:
     """Sends HTTP requests to one address, by the proxy that the environment names for it."""
+
+    starts = False
 
     def __init__(self, target: NoticeTarget, proxies: Proxies) -> None:
         self.place = target.place
@@ -114,14 +117,14 @@ class Webhook(Post):
 
     async def send(self, notice: Notice) -> None:
         """Try once; NotToldError: it did not arrive."""
-        if notice.event == START:
-            return
         headers = {"Content-Type": "application/json; charset=utf-8", "X-Batchflux-Event": notice.event}
         await self.ask(self._url, notice.body, {**headers, "X-Batchflux-Delivery": notice.number})
 
 
 class Ping(Post):
     """Is pinged as healthchecks.io is: `/start`, `/log` for what comes in between, and the exit code at the end."""
+
+    starts = True
 
     async def send(self, notice: Notice) -> None:
         """Try once; NotToldError: it did not arrive."""

@@ -20,7 +20,7 @@ NAMES = {  # ours → OpenTelemetry's
 OPERATION = {"gen_ai.operation.name": "generate_content", "gen_ai.output.type": "image"}  # of lines about a job
 
 
-def named(fields: Mapping[str, Any]) -> dict[str, Any]:
+def with_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line's fields with the names that OpenTelemetry has for them beside ours; what is None has none."""
     more = {theirs: fields[ours] for ours, theirs in NAMES.items() if fields.get(ours) is not None}
     return {**fields, **more, **(OPERATION if "id" in fields else {})}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code
@@ -23,6 +22,7 @@ from batchflux.output.folder import ledger_of
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping
+    from decimal import Decimal
     from pathlib import Path
 
     from batchflux.ledger.summary import LastRun, State
@@ -144,9 +144,7 @@ def _money(state: State, run: LastRun, name: Mapping[str, str]) -> Iterator[Fami
         yield _one(each, says, labels, amount)
 
 
-def _now(
-    state: State, run: LastRun, name: Mapping[str, str], live: Live | None, *, running: bool
-) -> Iterator[Family]:
+def _now(state: State, run: LastRun, name: Mapping[str, str], live: Live | None, *, running: bool) -> Iterator[Family]:
     running = running and (live is None or live.exit_code is None)  # it may hold the folder yet
     waiting = running and (bool(run.message) or (live is not None and live.waiting))
     yield _one("batchflux_running", "Whether a run is under way (1) or not (0).", name, int(running))

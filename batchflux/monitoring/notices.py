@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from batchflux.engine.shutdown import on_signals
-from batchflux.errors import BatchfluxError, FolderBusy, ManifestError, StopRun, StorageError
+from batchflux.errors import StorageError
 from batchflux.ledger.tables import currency
 from batchflux.models import Status
 from batchflux.monitoring.channels import START, Notice, NotToldError, channel_of
-from batchflux.monitoring.words import budget_text, text_of, title_of
+from batchflux.monitoring.words import budget_text, explained, text_of, title_of
 from batchflux.output.folder import iso
 from batchflux.transport.connecting.proxies import Proxies
 
@@ -36,17 +36,22 @@ if TYPE_CHECKING:
     from batchflux.monitoring.channels import Channel
 
 END_SECONDS = 30.0  # that a run's end waits for its notices
+START_SECONDS = 3.0  # that the end waits for the start
 TRIES = 3
 LOW = 0.8  # share of a budget at which it is told
 FLAPPING = 600.0  # seconds in which a place that goes and comes is told of once
 MOST_WAITING = 50  # notices on their way to one address; of what happens meanwhile only the end is told
-BUG = 70
 _LINES, _LONGEST = 300, 400  # of a run's last lines, and characters of each
+PROVIDER = "provider"  # how the places of providers begin
+_OWN = frozenset({"run_ended", "notices_failed"})  # events whose message stands in the notice, or tells of it
 _AWAY = frozenset({"away", "probe_failed"})
 
 
 class Receiver:
-    """One address: what it wants to hear, and what is on its way there, in order; the end waits for nothing."""
+    """One address: what it wants to hear, and what is on its way there, in order.
+
+    The end overtakes what happened before it, but not the start: a ping of that behind it would tell of another run.
+    """
 
     def __init__(self, channel: Channel, on: Collection[str]) -> None:
         self.channel, self._on = channel, on
@@ -54,11 +59,12 @@ class Receiver:
         self.why = ""
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._start: asyncio.Task[Any] | None = None
 
     def wants(self, notice: Notice, *, stopped: bool = False) -> bool:
         """Whether it is to be told; who wants to hear of the end hears of every end."""
         if notice.event == START:
-            return not {"end", "stop"}.isdisjoint(self._on)
+            return self.channel.starts and not {"end", "stop"}.isdisjoint(self._on)
         return notice.event in self._on or (stopped and "end" in self._on)
 
     async def tell(self, notice: Notice) -> str | None:
@@ -66,6 +72,11 @@ class Receiver:
         last = notice.exit_code is not None
         if self._waiting >= MOST_WAITING and not last:
             return self._gave_up("too many notices are on their way to it")
+        if notice.event == START:
+            self._start = asyncio.current_task()
+        elif last and self._start is not None:
+            await asyncio.wait([self._start], timeout=START_SECONDS)
+            self._start.cancel()
         self._waiting += 1
         try:
             async with contextlib.nullcontext() if last else self._turn:
@@ -94,19 +105,27 @@ class Outages:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._told_at: dict[tuple[str, str], float] = {}
-        self.down: set[tuple[str, str]] = set()  # told to be away
+        self._down: set[tuple[str, str]] = set()  # told to be away
+        self._away: set[tuple[str, str]] = set()
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """Who is not there now."""
+        return frozenset(provider for provider, place in self._away if place == PROVIDER)
 
     def tells(self, event: str, provider: str, place: str) -> bool:
         """Take note of an event of run.log; return whether it is to be told."""
-        which = provider, "provider" if place.startswith("provider") else place  # an address of a fleet is one, too
+        which = provider, PROVIDER if place.startswith(PROVIDER) else place  # an address of a fleet is one, too
         if event == "back":
-            known = which in self.down
-            self.down.discard(which)
+            known = which in self._down
+            self._down.discard(which)
+            self._away.discard(which)
             return known
+        self._away.add(which)
         now = self._clock()
-        if which in self.down or now - self._told_at.get(which, -FLAPPING) < FLAPPING:
+        if which in self._down or now - self._told_at.get(which, -FLAPPING) < FLAPPING:
             return False
-        self.down.add(which)
+        self._down.add(which)
         self._told_at[which] = now
         return True
 
@@ -114,16 +133,16 @@ class Outages:
 class Notices:
     """The notices of one run, to all its receivers.
 
-    `event` takes a line of run.log. `budget` is the run's, once it has one; `name` and `folder` stand in what is told.
+    `event` is told, as lines of run.log, what arrived and what did not. `budget` is the run's, once it has one; `name`
+    and `folder` stand in what is told.
     """
 
-    def __init__(
-        self, receivers: Sequence[Receiver], name: str, folder: str, event: Callable[..., Any], *, signals: bool = False
-    ) -> None:
-        self.event, self._signals = event, signals
+    def __init__(self, receivers: Sequence[Receiver], name: str, folder: str, *, signals: bool = False) -> None:
+        self.event: Callable[..., Any] = lambda _name, **_: None
+        self._signals = signals
         self.budget: Budget | None = None
         self._receivers, self._name, self._folder = receivers, name, folder
-        self._outages = Outages(asyncio.get_running_loop().time)
+        self.outages = Outages(asyncio.get_running_loop().time)
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._low: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -135,13 +154,13 @@ class Notices:
 
     def heard(self, name: str, fields: Mapping[str, Any]) -> None:
         """Take note of a line of run.log."""
-        if "message" in fields and "id" not in fields:
+        if "message" in fields and "id" not in fields and name not in _OWN:
             self._line(str(fields["message"]))
         if name in _AWAY or name == "back":
             provider = str(fields.get("provider", ""))
-            if self._outages.tells(name, provider, str(fields["place"])):
+            if self.outages.tells(name, provider, str(fields["place"])):
                 state, place = "back" if name == "back" else "away", str(fields["place"])
-                what = provider if place.startswith("provider") else f"the {place}"
+                what = provider if place.startswith(PROVIDER) else f"the {place}"
                 more = {"provider": provider, "place": place, "state": state}
                 self._happened("provider", f"{what} is {state}", f"{provider}: {fields['message']}", **more)
 
@@ -176,7 +195,7 @@ class Notices:
         if self._ended:
             return
         self._ended = True
-        code, reason, message = _explained(error)
+        code, reason, message = explained(error)
         said = {"exit_code": code, "reason": reason, **self._said("stop", message)}
         notice = Notice(
             event="stop",
@@ -267,13 +286,12 @@ def notices_of(
     *,
     name: str,
     folder: str,
-    event: Callable[..., Any],
     signals: bool = False,
 ) -> Notices:
     """Return the notices of a run; UsageError: an address needs what is not installed, or a proxy is none."""
     proxies = Proxies.of(None, environ) if targets else Proxies()
     receivers = [Receiver(channel_of(target, proxies), target.on) for target in targets]
-    return Notices(receivers, name, folder, event, signals=signals)
+    return Notices(receivers, name, folder, signals=signals)
 
 
 def _trying() -> AsyncRetrying:
@@ -287,14 +305,3 @@ def _trying() -> AsyncRetrying:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=2).encode(errors="backslashreplace")
-
-
-def _explained(error: Exception) -> tuple[int, str, str]:
-    """Return exit code, reason and message of an error that ended a run."""
-    if isinstance(error, StopRun):
-        return error.exit_code, error.reason, str(error)
-    if isinstance(error, BatchfluxError):
-        reason = "busy" if isinstance(error, FolderBusy) else "manifest" if isinstance(error, ManifestError) else "usage"
-        return error.exit_code, reason, str(error)
-    what = f"batchflux ended by a bug of its own ({type(error).__name__})"  # its message may hold a secret
-    return BUG, "bug", f"{what}: what was paid for is on record, so run again to continue."

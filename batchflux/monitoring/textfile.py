@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import BatchfluxError, UsageError
 from batchflux.monitoring.metrics import Live, metrics_of
+from batchflux.monitoring.words import explained
 from batchflux.transport.threads import in_thread
 
 if TYPE_CHECKING:
@@ -27,14 +30,16 @@ _MODE = 0o644  # the collector is another user
 class MetricsFile:
     """Metrics of the run of a folder, kept at `path`; `event` is told when it cannot be written.
 
-    `live` says what the run knows of itself.
+    `live` says what the run knows of itself, `ended` how it ended, and when (epoch seconds).
     """
 
     def __init__(self, path: Path, folder: Path, event: Callable[..., Any]) -> None:
         self.path, self.event = path, event
         self.live: Callable[[], Live] = Live
+        self.ended: tuple[int, float] | None = None
         self._folder = folder
         self._failing = False
+        self._writing = threading.Lock()  # a write goes on in its thread when its task is cancelled
 
     def check(self) -> None:
         """See that it can be written; UsageError."""
@@ -54,14 +59,19 @@ class MetricsFile:
         keeping = asyncio.create_task(self._keep())
         try:
             yield
+        except Exception as error:
+            self.ended = self.ended or (explained(error)[0], time.time())
+            raise
         finally:
             keeping.cancel()
             await asyncio.wait([keeping])
             await self.write()
 
-    async def write(self, live: Live | None = None) -> None:
+    async def write(self) -> None:
         """Write it; what cannot be is logged once, and tried again the next time."""
-        said = live or self.live()
+        said = self.live()
+        if self.ended is not None:
+            said = replace(said, exit_code=self.ended[0], ended_at=self.ended[1])
         try:
             await in_thread(lambda: self._write(said))
         except (OSError, BatchfluxError) as error:
@@ -81,8 +91,9 @@ class MetricsFile:
             took = time.monotonic() - began
 
     def _write(self, live: Live) -> None:
-        _put(self._beside, metrics_of(self._folder, live))
-        self._beside.replace(self.path)
+        with self._writing:
+            _put(self._beside, metrics_of(self._folder, live))
+            self._beside.replace(self.path)
 
     @property
     def _beside(self) -> Path:
@@ -91,6 +102,6 @@ class MetricsFile:
 
 def _put(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(descriptor, _MODE)  # whatever the umask
         file.write(text)

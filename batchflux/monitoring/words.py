@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchflux.errors import BatchfluxError, FolderBusy, ManifestError, StopRun
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
     from batchflux.ledger.summary import Summary
 
+BUG = 70
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -53,8 +56,8 @@ def _spent(summary: Summary) -> str:
 
 def budget_text(key: str, share: float, spent: Decimal, most: str) -> str:
     """Say how much of a budget is used up; `most` is it with its currency."""
-    whose = "This run's budget" if key == "budget_per_run" else "The budget"
-    return f"{whose} of {most} is used up to {100 * share:.0f} % ({spent:f} are spent)."
+    whose = "this run's budget" if key == "budget_per_run" else "the budget"
+    return f"{100 * share:.0f} % of {whose} of {most} is spent: {spent:f}."
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -67,3 +70,14 @@ def _duration(seconds: float) -> str:
     if seconds < _HOUR:
         return f"{seconds / _MINUTE:.0f} min"
     return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE)} min"
+
+
+def explained(error: Exception) -> tuple[int, str, str]:
+    """Return exit code, reason and message of an error that ended a run."""
+    if isinstance(error, StopRun):
+        return error.exit_code, error.reason, str(error)
+    if isinstance(error, BatchfluxError):
+        named = {FolderBusy: "busy", ManifestError: "manifest"}
+        return error.exit_code, named.get(type(error), "usage"), str(error)
+    what = f"batchflux ended by a bug of its own ({type(error).__name__})"  # its message may hold a secret
+    return BUG, "bug", f"{what}: what was paid for is on record, so run again to continue."

@@ -147,11 +147,9 @@ def _missing(node: Node) -> bool:
 
 
 def _url(node: Node) -> str:
-    if not isinstance(node, Scalar):
-        raise ValueError(f"found {found(node)}; {_ALLOWED}")
-    text = node.text.strip()
+    text = node.text.strip() if isinstance(node, Scalar) else ""
     if not text:
-        raise ValueError(f"found an empty address; {_ALLOWED}")
+        raise ValueError(f"found {'an empty address' if isinstance(node, Scalar) else found(node)}; {_ALLOWED}")
     if text.endswith(_LEFT_OUT):
         raise ValueError("the address was left out of this copy, for it is a secret; write it anew, as ${HOOK_URL}")
     return text
