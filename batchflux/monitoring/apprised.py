@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
@@ -32,7 +33,10 @@ class Apprised:
             app_id="batchflux", app_desc="batchflux", app_url="", storage_mode="memory", http_redirects=False
         )
         self._service = Apprise(asset=asset)
-        if not self._service.add(target.url):
+        with warnings.catch_warnings():  # of what it imports itself, once a service is asked for
+            warnings.simplefilter("ignore")
+            known = self._service.add(target.url)
+        if not known:
             what = f"notify: {target.place} is no address that apprise knows"
             raise UsageError(f"{what}; see https://appriseit.com for how services are written.")
 

@@ -17,6 +17,7 @@ from yarl import URL
 
 from batchflux._version import __version__
 from batchflux.errors import UsageError
+from batchflux.transport.wire_errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,7 @@ class Post:
         except TimeoutError:
             raise NotToldError(f"no answer within {SECONDS:.0f} s", again=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NotToldError(_why(error), again=True) from None
+            raise NotToldError(f"it was not reached: {describe(error)}", again=True) from None
         if status >= _REFUSED:
             raise NotToldError(f"it answered {status}", again=status >= _BROKEN or status in _AGAIN)
         if status >= _REDIRECTS:
@@ -152,10 +153,3 @@ def channel_of(target: NoticeTarget, proxies: Proxies) -> Channel:
     from batchflux.monitoring.apprised import Apprised  # noqa: PLC0415  an extra
 
     return Apprised(target)
-
-
-def _why(error: Exception) -> str:
-    """Return why a request failed, without what it was for."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"it cannot be reached ({error.os_error.strerror or type(error.os_error).__name__})"
-    return f"it cannot be reached ({type(error).__name__})"

@@ -70,9 +70,8 @@ async def serve(
     except BaseException:
         listener.close()
         raise
-    url = (
-        f"http://{host_of(LOOPBACK[0] if where.is_unspecified else address, port)}/?token={quote(guard.token, safe='')}"
-    )
+    at = host_of(LOOPBACK[0] if where.is_unspecified else address, port)
+    url = f"http://{at}/?token={quote(guard.token, safe='')}"
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
     sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
     warning = f"Everyone who can reach {reach} and knows the token {sees}"
