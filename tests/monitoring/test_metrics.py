@@ -48,9 +48,8 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 
 
 def test_a_run_leaves_what_it_came_to(program: Program, bank: Bank) -> None:
-    jobs = JOBS + "  - {id: bad, prompt: 'job bad #moderated'}\n  - {id: slow, prompt: 'job slow #429'}\n"
+    jobs = JOBS + "  - {id: bad, prompt: 'job bad #moderated'}\n  - {id: slow, prompt: 'job slow #429*2 #url'}\n"
     write(program, bank, limits=", budget: 2.5, attempts: 2", jobs=jobs)
-    bank.prompts["slow"] = "url"
     before = time.time()
     ended = program.run("--metrics", "m.prom")
     assert ended.code == 1, ended.said
@@ -67,7 +66,7 @@ def test_a_run_leaves_what_it_came_to(program: Program, bank: Bank) -> None:
     assert value(found, "attempts_failed_total", provider="tuzi", code="moderated") == 1
     assert value(found, "api_seconds_count", provider="tuzi") == summary["jobs"]["done"]
     assert (value(found, "api_seconds_sum", provider="tuzi") or 0) > 0
-    assert value(found, "rate_limited_total", provider="tuzi") == summary["providers"]["tuzi"]["refused"]
+    assert value(found, "rate_limited_total", provider="tuzi") == summary["providers"]["tuzi"]["refused"] == 2
     assert (value(found, "running"), value(found, "in_flight"), value(found, "waiting")) == (0, 0, 0)
     assert value(found, "exit_code") == 1
     assert before <= (value(found, "last_end_timestamp_seconds") or 0) <= time.time()
