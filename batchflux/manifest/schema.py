@@ -185,7 +185,7 @@ _DOCUMENT: dict[str, Any] = {
     ),
     "notify": (
         Annotated[Any, WithJsonSchema(notify.SCHEMA)],
-        Field(None, description="who is told how a run goes; an address that begins with http is sent summary.json"),
+        Field(None, description="who is told how a run goes: webhooks, pings, chats; see `batchflux docs nights`"),
     ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
