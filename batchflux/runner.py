@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from batchflux.errors import Fault
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
-    from batchflux.manifest.reading.notify import NoticeTarget
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import HttpRequest, Job, Outcome, Reply
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook

@@ -13,12 +13,14 @@ import click
 
 from batchflux.cli.terminal import say
 from batchflux.errors import UsageError
-from batchflux.manifest.reading.notify import NoticeTarget, targets_in, targets_of
+from batchflux.manifest.reading.notify import targets_in, targets_of
 from batchflux.monitoring.notices import notices_of
 from batchflux.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from batchflux.manifest.reading.targets import NoticeTarget
 
 _NAMED = re.compile(r"(?:[a-z]+=)?\$\{\w+\}")  # nothing but the name of a variable, and so no secret
 

@@ -30,7 +30,7 @@ from batchflux.manifest.kinds import (
 )
 from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
-from batchflux.manifest.reading import notify, values
+from batchflux.manifest.reading import targets, values
 from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import (
     AutoTimeout,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.matrix import Axis
     from batchflux.manifest.reading.fetched import Fetched
-    from batchflux.manifest.reading.notify import NoticeTarget
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.secrets import Lookup
 
 
@@ -184,7 +184,7 @@ _DOCUMENT: dict[str, Any] = {
         Field(None, description="where APIs call when a task has ended, so that it need not be asked for so often"),
     ),
     "notify": (
-        Annotated[Any, WithJsonSchema(notify.SCHEMA)],
+        Annotated[Any, WithJsonSchema(targets.SCHEMA)],
         Field(None, description="who is told how a run goes: webhooks, pings, chats; see `batchflux docs nights`"),
     ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 
 from batchflux.errors import UsageError
-from batchflux.monitoring.channels import SECONDS, NotToldError
+from batchflux.monitoring.base import SECONDS, NotToldError
 
 if TYPE_CHECKING:
-    from batchflux.manifest.reading.notify import NoticeTarget
-    from batchflux.monitoring.channels import Notice
+    from batchflux.manifest.reading.targets import NoticeTarget
+    from batchflux.monitoring.base import Notice
 
 MOST_TEXT = 3000  # characters; services cut, or split, what is longer
 

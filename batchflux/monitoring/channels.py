@@ -7,9 +7,8 @@ Nothing is sent on to where a redirect leads.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -17,54 +16,19 @@ from yarl import URL
 
 from batchflux._version import __version__
 from batchflux.errors import UsageError
+from batchflux.monitoring.base import SECONDS, START, NotToldError
 from batchflux.transport.wire_errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.manifest.reading.notify import NoticeTarget
+    from batchflux.manifest.reading.targets import NoticeTarget
+    from batchflux.monitoring.base import Channel, Notice
     from batchflux.transport.connecting.proxies import Proxies
 
-SECONDS = 10.0  # of one try
 MOST_BODY = 100_000  # bytes of a ping's body; healthchecks.io keeps as many
-START = "start"
 _AGAIN = frozenset({408, 425, 429})  # answers, beside 5xx, after which the same request may do
 _REDIRECTS, _REFUSED, _BROKEN = 300, 400, 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """One thing to tell: of `event` (`start` is one that only pings have), with a sentence for people.
-
-    `body` is what a webhook gets, JSON; `text` is for people, `lines` are the last ones of the run; `number` tells
-    notices apart, and is the same each time that one is tried. `exit_code` is there at a run's end.
-    """
-
-    event: str
-    title: str
-    text: str
-    body: bytes
-    number: str
-    exit_code: int | None = None
-    lines: str = ""
-
-
-class NotToldError(Exception):
-    """A notice did not arrive; the message is one for people, without the address. `again`: another try may help."""
-
-    def __init__(self, message: str, *, again: bool) -> None:
-        super().__init__(message)
-        self.again = again
-
-
-class Channel(Protocol):
-    """Takes notices to one address, which `place` names in messages; `starts`: also that the run begins."""
-
-    place: str
-    starts: bool
-
-    async def send(self, notice: Notice) -> None:
-        """Try once; NotToldError: it did not arrive."""
 
 
 class Post:

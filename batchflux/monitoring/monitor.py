@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchflux.engine.budget import Budget
     from batchflux.ledger.summary import Summary
     from batchflux.manifest import Manifest
-    from batchflux.manifest.reading.notify import NoticeTarget
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import Job, Outcome
     from batchflux.observers import Progress
 

@@ -21,7 +21,8 @@ from batchflux.engine.shutdown import on_signals
 from batchflux.errors import StorageError
 from batchflux.ledger.tables import currency
 from batchflux.models import Status
-from batchflux.monitoring.channels import START, Notice, NotToldError, channel_of
+from batchflux.monitoring.base import START, Notice, NotToldError
+from batchflux.monitoring.channels import channel_of
 from batchflux.monitoring.words import budget_text, explained, text_of, title_of
 from batchflux.output.folder import iso
 from batchflux.transport.connecting.proxies import Proxies
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
     from batchflux.engine.budget import Budget
     from batchflux.ledger.summary import Summary
-    from batchflux.manifest.reading.notify import NoticeTarget
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import Job, Outcome
-    from batchflux.monitoring.channels import Channel
+    from batchflux.monitoring.base import Channel
 
 END_SECONDS = 30.0  # that a run's end waits for its notices
 START_SECONDS = 3.0  # that the end waits for the start
@@ -216,6 +217,10 @@ class Notices:
         except Exception as error:
             self.broke(error)
             raise
+        except asyncio.CancelledError:  # who cancels a run does not wait for its notices
+            for task in self._tasks:
+                task.cancel()
+            raise
         finally:
             await self._settled()
 
@@ -273,8 +278,8 @@ class Notices:
             self.event(name, **fields)
 
     def _line(self, text: str) -> None:
-        now = datetime.fromtimestamp(time.time()).astimezone()
-        self._lines.append(f"{now:%H:%M:%S} {text[:_LONGEST]}")
+        now = f"{datetime.fromtimestamp(time.time()).astimezone():%H:%M:%S} "
+        self._lines.append((text if text.startswith(now) else now + text)[:_LONGEST])
 
     def _last_lines(self) -> str:
         return "\n".join(["", *self._lines]) if self._lines else ""

@@ -15,6 +15,7 @@ from batchflux.runner import RunOptions
 from batchflux.testing.bank import Bank
 from batchflux.testing.serving import serving
 from tests.monitoring.conftest import TOKEN, Receivers
+from tests.proxying import proxying
 
 if TYPE_CHECKING:
     from batchflux.testing.program import Ended, Program
@@ -197,6 +198,17 @@ def test_a_drained_run_tells_its_end(program: Program, bank: Bank, receivers: Re
     assert receivers.pings("ping") == [("GET", "start"), ("POST", "143")]
 
 
+def test_a_proxy_of_the_environment_is_asked(program: Program, bank: Bank, receivers: Receivers) -> None:
+    write(program, bank, "${HOOK}")
+    name = f"http://hooks.example:{receivers.url.rpartition(':')[2]}/ok/{TOKEN}"
+    with proxying() as proxy:
+        where = {"HTTP_PROXY": f"http://127.0.0.1:{proxy.port}", "NO_PROXY": "127.0.0.1"}
+        ended = program.run(HOOK=name, **where)
+    assert ended.code == 0, ended.said
+    assert proxy.asked == [f"POST {name}"]
+    assert len(receivers.heard("ok", "end")) == 1
+
+
 class TestANightThatDoesNotBegin:
     """What cannot even begin is heard of, where it can be known who wants to hear."""
 
@@ -332,6 +344,7 @@ class TestApprise:
         keeps_secrets(program, ended)
         assert {line["to"] for line in program.log() if line["event"] == "notice_told"} == {"apprise (json)"}
 
+    @pytest.mark.slow
     def test_what_it_cannot_deliver_shows_no_address(self, program: Program, bank: Bank, receivers: Receivers) -> None:
         write(program, bank, "['${CHAT}']")
         ended = program.run(CHAT=receivers.at("moved").replace("http://", "json://"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code
-from batchflux.manifest.reading.notify import EVENTS
+from batchflux.manifest.reading.targets import EVENTS
 from batchflux.monitoring.metrics import Live
 from batchflux.monitoring.notices import Notices, Receiver
 from batchflux.monitoring.textfile import EVERY, MetricsFile
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from batchflux.engine.settings import Rules
     from batchflux.models import Job, Outcome
-    from batchflux.monitoring.channels import Notice
+    from batchflux.monitoring.base import Notice
     from tests.engine.conftest import Night, Notes
 
 __all__ = ["night", "nights"]

@@ -4,66 +4,28 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from batchflux.errors import ManifestError, UsageError, quoted
 from batchflux.manifest.reading.diagnostics import Faults, nearest
 from batchflux.manifest.reading.environment import expand_environment
+from batchflux.manifest.reading.targets import EVENTS, KINDS, LEFT_OUT, NoticeTarget
 from batchflux.manifest.reading.values import is_nothing
 from batchflux.manifest.reading.yaml_nodes import OVERRIDE, Items, Node, Scalar, Table, found, read_tree
-from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from batchflux.manifest.reading.targets import Event, Kind
     from batchflux.secrets import Lookup
 
 NOTIFY = "notify"
-Event = Literal["end", "stop", "budget", "provider"]
-EVENTS: tuple[Event, ...] = get_args(Event)
-Kind = Literal["webhook", "ping", "apprise"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST = 20  # addresses of one run
 _PINGED = frozenset({"hc-ping.com"})  # hosts that take nothing but pings
 _GIVEN = re.compile(rf"(?:({'|'.join(KINDS)})=)?(.*)", re.DOTALL)
-_LEFT_OUT = f"/{HIDDEN}"
 _ALLOWED = "allowed is an address, as ${HOOK_URL}, or one of webhook, ping and apprise with it, as ping: ${PING_URL}"
-_ONE: dict[str, Any] = {
-    "type": "object",
-    "properties": {**{kind: {"type": "string"} for kind in KINDS}, "on": {}},
-    "additionalProperties": False,
-    "oneOf": [{"required": [kind]} for kind in KINDS],
-}
-_ONE["properties"]["on"] = {"anyOf": [{"enum": [*EVENTS]}, {"type": "array", "items": {"enum": [*EVENTS]}}]}
-_EITHER = {"anyOf": [{"type": "string"}, _ONE]}
-SCHEMA: dict[str, Any] = {"anyOf": [{"type": ["string", "null"]}, _ONE, {"type": "array", "items": _EITHER}]}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoticeTarget:
-    """One address that is told of the events in `on`, and how it is spoken to. `url` is a secret; `place` is not."""
-
-    kind: Kind
-    url: str = field(repr=False)
-    on: frozenset[Event] = frozenset(EVENTS)
-
-    @property
-    def place(self) -> str:
-        """How a message calls it: by its kind and host; of apprise's by the service, whose host is often a secret."""
-        parts = urlsplit(self.url)
-        if self.kind == "apprise":
-            return f"apprise ({parts.scheme})"
-        return f"{self.kind} at {parts.netloc.rpartition('@')[2]}"
-
-    @property
-    def shown(self) -> str:
-        """The address without what makes it a secret."""
-        parts = urlsplit(self.url)
-        host = "" if self.kind == "apprise" else parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{_LEFT_OUT}"
 
 
 def read_notify(root: Table, faults: Faults) -> tuple[NoticeTarget, ...]:
@@ -150,7 +112,7 @@ def _url(node: Node) -> str:
     text = node.text.strip() if isinstance(node, Scalar) else ""
     if not text:
         raise ValueError(f"found {'an empty address' if isinstance(node, Scalar) else found(node)}; {_ALLOWED}")
-    if text.endswith(_LEFT_OUT):
+    if text.endswith(LEFT_OUT):
         raise ValueError("the address was left out of this copy, for it is a secret; write it anew, as ${HOOK_URL}")
     return text
 
