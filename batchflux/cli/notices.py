@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchflux.cli.terminal import say
-from batchflux.errors import UsageError
 from batchflux.manifest.reading.notify import targets_in, targets_of
 from batchflux.monitoring.notices import notices_of
 from batchflux.secrets import Secrets
@@ -45,12 +44,10 @@ def heard(notify: Sequence[str]) -> Iterator[tuple[NoticeTarget, ...]]:
 
 
 async def _tell(error: Exception, targets: dict[NoticeTarget, None], name: str) -> None:
-    try:
-        notices = notices_of([*targets], os.environ, name=name, folder="")
-    except UsageError as fault:
-        say(str(fault), err=True)
-        return
+    notices = notices_of([*targets], os.environ, name=name, folder="")
     notices.event = _say
+    if notices.fault is not None:
+        say(str(notices.fault), err=True)
     with suppress(type(error)):
         async with notices.telling():
             raise error

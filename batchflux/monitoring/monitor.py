@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 class Monitor:
-    """Notices and metrics of a run of `manifest`; `notify` are told beside those that it names.
-
-    Raises UsageError: an address needs what is not installed, or `metrics` cannot be written.
-    """
+    """Notices and metrics of a run of `manifest`; `notify` are told beside those that it names."""
 
     def __init__(
         self,
@@ -57,7 +54,9 @@ class Monitor:
             self._file.event = event
 
     def check(self) -> None:
-        """See that metrics can be written; UsageError."""
+        """See that all can be told, and metrics written; UsageError: an address needs what is not installed, say."""
+        if self.notices.fault is not None:
+            raise self.notices.fault
         if self._file is not None:
             self._file.check()
 

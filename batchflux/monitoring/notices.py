@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from batchflux.engine.shutdown import on_signals
-from batchflux.errors import StorageError
+from batchflux.errors import StorageError, UsageError
 from batchflux.ledger.tables import currency
 from batchflux.models import Status
 from batchflux.monitoring.base import START, Notice, NotToldError
@@ -142,6 +142,7 @@ class Notices:
         self.event: Callable[..., Any] = lambda _name, **_: None
         self._signals = signals
         self.budget: Budget | None = None
+        self.fault: UsageError | None = None
         self._receivers, self._name, self._folder = receivers, name, folder
         self.outages = Outages(asyncio.get_running_loop().time)
         self._lines: deque[str] = deque(maxlen=_LINES)
@@ -293,10 +294,16 @@ def notices_of(
     folder: str,
     signals: bool = False,
 ) -> Notices:
-    """Return the notices of a run; UsageError: an address needs what is not installed, or a proxy is none."""
-    proxies = Proxies.of(None, environ) if targets else Proxies()
-    receivers = [Receiver(channel_of(target, proxies), target.on) for target in targets]
-    return Notices(receivers, name, folder, signals=signals)
+    """Return the notices of a run; its `fault` says which address needs what is not there, and the others are told."""
+    receivers, faults = list[Receiver](), list[UsageError]()
+    for target in targets:
+        try:
+            receivers.append(Receiver(channel_of(target, Proxies.of(None, environ)), target.on))
+        except UsageError as fault:
+            faults.append(fault)
+    notices = Notices(receivers, name, folder, signals=signals)
+    notices.fault = faults[0] if faults else None
+    return notices
 
 
 def _trying() -> AsyncRetrying:

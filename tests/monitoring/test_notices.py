@@ -27,6 +27,12 @@ def write(program: Program, bank: Bank, notify: str = "", *, limits: str = "", j
     program.manifest(bank.url, jobs, limits=limits, more=f"notify: {notify}" if notify else "")
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def told(program: Program, *said: str) -> str:
     """Return all that a run has said or written, as text."""
     files = [path for path in program.out.rglob("*") if path.is_file()]
@@ -109,8 +115,7 @@ def test_of_a_budget_that_lasts_nothing_is_told(program: Program, bank: Bank, re
 @pytest.mark.slow
 def test_of_a_provider_that_goes_and_comes_is_told_once_each(program: Program, receivers: Receivers) -> None:
     bank = Bank(delay=(0.05, 0.1))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     bank.url = f"http://127.0.0.1:{port}"
     write(program, bank, "['${HOOK}', {ping: '${PING}'}]")
     process = program.start("run", "m.yaml", HOOK=receivers.at("ok"), PING=receivers.at("ping"))
@@ -353,10 +358,11 @@ class TestApprise:
         assert not receivers.heard("ok"), "a redirect is not followed"
         keeps_secrets(program, ended)
 
-    def test_an_address_that_it_does_not_know(self, program: Program, bank: Bank) -> None:
-        write(program, bank, "['${CHAT}']")
-        ended = program.run(CHAT=f"nosuchservice://{TOKEN}")
+    def test_an_address_that_it_does_not_know(self, program: Program, bank: Bank, receivers: Receivers) -> None:
+        write(program, bank, "['${CHAT}', {ping: '${PING}'}]")
+        ended = program.run(CHAT=f"nosuchservice://{TOKEN}", PING=receivers.at("ok"))
         assert ended.code == 2
+        assert receivers.pings() == [("POST", "2")], "who can be told is told"
         assert "notify: apprise (nosuchservice) is no address that apprise knows" in ended.err
         assert TOKEN not in ended.err
         assert not bank.seen
