@@ -74,6 +74,7 @@ def test_a_run_leaves_what_it_came_to(program: Program, bank: Bank) -> None:
     assert [each.name for each in program.folder.iterdir() if "prom" in each.name] == ["m.prom"]
 
 
+@pytest.mark.slow
 def test_counters_go_on_over_runs(program: Program, bank: Bank) -> None:
     write(program, bank)
     counts = []
@@ -84,6 +85,7 @@ def test_counters_go_on_over_runs(program: Program, bank: Bank) -> None:
     assert counts == [4, 7, 10]
 
 
+@pytest.mark.slow
 def test_while_a_run_goes_on_the_file_says_so(program: Program, bank: Bank) -> None:
     bank.held = lambda: True
     write(program, bank)
@@ -109,6 +111,7 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_spent(program:
     assert not program.out.exists()
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_written_later_is_logged_and_the_run_goes_on(program: Program, bank: Bank) -> None:
     write(program, bank)
     folder = program.folder / "textfiles"
@@ -179,6 +182,7 @@ class TestReview:
         finally:
             await served.stop()
 
+    @pytest.mark.slow
     def test_a_token_of_ones_own_is_named_and_long(self, program: Program, filled: Callable[..., Path]) -> None:
         filled(program.out, count=3)
         for token, says in (("short", "at least 16 characters"), ("", "at least 16 characters")):
@@ -186,6 +190,7 @@ class TestReview:
             assert (ended.code, says in ended.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_umask_does_not_hide_it(program: Program, bank: Bank) -> None:
     write(program, bank)
     before = os.umask(0o077)

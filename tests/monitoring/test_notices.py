@@ -71,12 +71,14 @@ def test_a_ping_hears_start_exit_code_and_last_lines(program: Program, bank: Ban
     keeps_secrets(program, ended)
 
 
+@pytest.mark.slow
 def test_the_query_of_a_ping_stays_behind_its_path(program: Program, bank: Bank, receivers: Receivers) -> None:
     write(program, bank)
     assert program.run("--notify", f"ping={receivers.at('ok')}?create=1").code == 0
     assert receivers.pings() == [("GET", "start?create=1"), ("POST", "0?create=1")]
 
 
+@pytest.mark.slow
 def test_a_stop_says_why(program: Program, bank: Bank, receivers: Receivers) -> None:
     write(program, bank, "[{webhook: '${A}', on: stop}, {webhook: '${B}', on: [end]}]", limits=", budget: 0.5")
     ended = program.run(A=receivers.at("ok"), B=receivers.at("also"))
@@ -106,6 +108,7 @@ def test_of_a_budget_is_told_once_at_80_percent(
     assert [one.event for one in receivers.told] == ["budget", "end"]
 
 
+@pytest.mark.slow
 def test_of_a_budget_that_lasts_nothing_is_told(program: Program, bank: Bank, receivers: Receivers) -> None:
     write(program, bank, "${HOOK}", limits=", budget: 2.0")
     assert program.run(HOOK=receivers.at("ok")).code == 0
@@ -188,6 +191,7 @@ def test_a_second_signal_ends_the_waiting_and_the_exit_code_stays(
     assert "it took too long" in ended.err
 
 
+@pytest.mark.slow
 def test_a_drained_run_tells_its_end(program: Program, bank: Bank, receivers: Receivers) -> None:
     bank.delay = (0.3, 0.3)
     write(program, bank, "['${HOOK}', {ping: '${PING}'}]")
@@ -203,6 +207,7 @@ def test_a_drained_run_tells_its_end(program: Program, bank: Bank, receivers: Re
     assert receivers.pings("ping") == [("GET", "start"), ("POST", "143")]
 
 
+@pytest.mark.slow
 def test_a_proxy_of_the_environment_is_asked(program: Program, bank: Bank, receivers: Receivers) -> None:
     write(program, bank, "${HOOK}")
     name = f"http://hooks.example:{receivers.url.rpartition(':')[2]}/ok/{TOKEN}"
@@ -227,6 +232,7 @@ class TestANightThatDoesNotBegin:
         assert "jobs[0].seed" in receivers.told[0].body
         assert not program.out.exists()
 
+    @pytest.mark.slow
     def test_no_yaml_at_all_with_notify_on_the_command_line(self, program: Program, receivers: Receivers) -> None:
         program.write("m.yaml", "jobs: [")
         program.environ["HOOK"] = receivers.at("ok")
@@ -237,12 +243,14 @@ class TestANightThatDoesNotBegin:
         assert (notice.event, said["event"], said["exit_code"], said["reason"]) == ("stop", "stop", 2, "manifest")
         assert (said["name"], "m.yaml" in said["message"]) == ("m", True)
 
+    @pytest.mark.slow
     def test_a_key_that_is_not_set(self, program: Program, bank: Bank, receivers: Receivers) -> None:
         write(program, bank, "{ping: '${PING}'}")
         del program.environ["TEST_KEY"]
         assert program.run(PING=receivers.at("ok")).code == 2
         assert receivers.pings() == [("POST", "2")]
 
+    @pytest.mark.slow
     def test_rows_with_faults(self, program: Program, bank: Bank, receivers: Receivers) -> None:
         program.write("t.csv", "n\n1\nnan\n")
         write(program, bank, "{ping: '${PING}'}", jobs="  - {prompt: 'job {{ n }}', from: t.csv}\n")
@@ -288,6 +296,7 @@ class TestWhoIsNamed:
         assert TOKEN not in ended.err
         assert not bank.seen
 
+    @pytest.mark.slow
     def test_an_address_that_is_written_out_is_not_kept(
         self, program: Program, bank: Bank, receivers: Receivers
     ) -> None:
@@ -298,6 +307,7 @@ class TestWhoIsNamed:
         assert f"notify: ['{receivers.url}/***']" in (program.out / "manifest.yaml").read_text(encoding="utf-8")
         keeps_secrets(program, ended)
 
+    @pytest.mark.slow
     def test_one_that_is_named_twice_is_told_once(self, program: Program, bank: Bank, receivers: Receivers) -> None:
         write(program, bank, "${HOOK}")
         program.environ["HOOK"] = receivers.at("ok")
@@ -305,6 +315,7 @@ class TestWhoIsNamed:
         assert ended.code == 0
         assert len(receivers.told) == 1
 
+    @pytest.mark.slow
     def test_the_command_that_continues_has_names_and_no_addresses(
         self, program: Program, bank: Bank, receivers: Receivers
     ) -> None:
@@ -338,6 +349,7 @@ async def test_who_runs_it_from_python_is_told_too(
 class TestApprise:
     """Real apprise, by its service that posts JSON."""
 
+    @pytest.mark.slow
     def test_it_is_told_as_people_read(self, program: Program, bank: Bank, receivers: Receivers) -> None:
         write(program, bank, "${CHAT}", limits=", budget: 1.4")
         ended = program.run(CHAT=receivers.at("ok").replace("http://", "json://"))
@@ -358,6 +370,7 @@ class TestApprise:
         assert not receivers.heard("ok"), "a redirect is not followed"
         keeps_secrets(program, ended)
 
+    @pytest.mark.slow
     def test_an_address_that_it_does_not_know(self, program: Program, bank: Bank, receivers: Receivers) -> None:
         write(program, bank, "['${CHAT}', {ping: '${PING}'}]")
         ended = program.run(CHAT=f"nosuchservice://{TOKEN}", PING=receivers.at("ok"))

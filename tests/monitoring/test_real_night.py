@@ -10,7 +10,7 @@ import pytest
 
 from batchflux.testing.bank import Bank
 from batchflux.testing.serving import serving
-from tests.monitoring.test_metrics import read, value
+from tests.monitoring.test_metrics import Samples, read, value
 from tests.monitoring.test_notices import free_port, write
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from batchflux.testing.program import Program
     from tests.monitoring.conftest import Receivers
-    from tests.monitoring.test_metrics import Samples
 
 WAYS = ("url", "url", "url", "502*1 #url", "429*1 #url", "b64", "url", "moderated", "url", "link503*1")
 

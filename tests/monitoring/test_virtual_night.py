@@ -134,6 +134,7 @@ def test_a_night_of_a_hundred_thousand(night: Callable[[int], Night], tmp_path: 
     read((tmp_path / "night.prom").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_place_that_comes_and_goes_is_told_of_once_in_ten_minutes(
     night: Callable[[int], Night], tmp_path: Path
 ) -> None:
