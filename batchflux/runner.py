@@ -47,7 +47,9 @@ from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
-from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
+from batchflux.ledger.tables import last_activity, set_meta, spent, spooled
+from batchflux.monitoring.fields import with_names
+from batchflux.monitoring.monitor import Monitor
 from batchflux.observers import Progress, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.file_systems import shaky_locks
@@ -63,7 +65,8 @@ from batchflux.webhooks.opening import hooks_of
 from batchflux.webhooks.wakes import Wakes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from batchflux.engine.canary import Canary
     from batchflux.engine.executors.local import LocalExecutor
@@ -71,9 +74,9 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
-    from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import HttpRequest, Job, Outcome, Reply
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
@@ -86,10 +89,13 @@ class RunOptions:
     """How to run: `environ` is where keys and proxies are looked up, and files that hold keys are named.
 
     `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
+    `notify` are told how it goes, beside those that the manifest names; `metrics` is a file that Prometheus collects.
     """
 
     selection: Selection = field(default_factory=Selection)
     signals: bool = False
+    notify: Sequence[NoticeTarget] = ()
+    metrics: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     watcher: Watcher | None = None
     reload: Callable[[], Manifest] | None = None
@@ -103,25 +109,35 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     used from the start. (Later, it ends the run: see Summary.reason.).
     """
     options = options or RunOptions()
-    secrets = secrets_of(manifest, options.environ)
-    check_options(manifest, options.environ)
-    lock = FolderLock(manifest.output.dir)
-    lock.acquire()
-    try:
-        check_ledger(manifest.output.dir / LEDGER)
-        return await _Run(manifest, options, secrets, lock).whole()
-    except ManifestError:
-        take_back(manifest, lock.made)
-        raise
-    finally:
-        lock.release()
+    monitor = Monitor(manifest, options.environ, options.notify, options.metrics, signals=options.signals)
+    monitor.speaks((options.watcher or Watcher()).event)
+    async with monitor.telling():
+        secrets = secrets_of(manifest, options.environ)
+        check_options(manifest, options.environ)
+        monitor.check()
+        lock = FolderLock(manifest.output.dir)
+        lock.acquire()
+        try:
+            monitor.notices.started()
+            check_ledger(manifest.output.dir / LEDGER)
+            return await _Run(manifest, options, secrets, lock, monitor).whole()
+        except ManifestError:
+            take_back(manifest, lock.made)
+            raise
+        finally:
+            lock.release()
 
 
 class _Run:
     def __init__(
-        self, manifest: Manifest, options: RunOptions, secrets: Mapping[str, str | None], lock: FolderLock
+        self,
+        manifest: Manifest,
+        options: RunOptions,
+        secrets: Mapping[str, str | None],
+        lock: FolderLock,
+        monitor: Monitor,
     ) -> None:
-        self.manifest = manifest
+        self.manifest, self.monitor = manifest, monitor
         self.options = options
         self.selection = options.selection  # with the sample found, once all jobs were surveyed
         self.watcher = options.watcher or Watcher()
@@ -143,6 +159,18 @@ class _Run:
 
     async def whole(self) -> Summary:
         try:
+            async with self.monitor.telling():
+                self.monitor.speaks(self.event)
+                return await self._whole()
+        finally:
+            self.books.photos.close()
+            self.ledger.close()
+            self.results.close()
+            if self.log is not None:
+                self.log.close()
+
+    async def _whole(self) -> Summary:
+        try:
             self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
             named = self.manifest.providers.items()
             self.lessons = {name: Lessons(provider, self.ledger.database) for name, provider in named}
@@ -158,8 +186,9 @@ class _Run:
                 self.event("shaky_locks", message=doubt)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
-            await self._performed(survey, plan, already)
-            return await self._closed(survey, self._finish(survey, already))
+            async with self.monitor.kept():
+                await self._performed(survey, plan, already)
+                return await self._closed(survey, self._finish(survey, already))
         except StorageError as error:
             first = self.gate.reason
             if first is error or not isinstance(first, StorageError):
@@ -171,12 +200,6 @@ class _Run:
             with contextlib.suppress(StorageError):
                 self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
             raise
-        finally:
-            self.books.photos.close()
-            self.ledger.close()
-            self.results.close()
-            if self.log is not None:
-                self.log.close()
 
     async def _performed(self, survey: Survey, plan: Plan, already: int) -> None:
         """Do what there is to do, and mirror the pictures beside it."""
@@ -196,6 +219,7 @@ class _Run:
             written = written if self.mirror.why == away else self._written(summary)
         how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
         self.event("run_ended", **how, **written.this_run)
+        self.monitor.finished(written)
         self.books.note_clean(self.options.selection if survey.todo == self.tally.ended else None)
         reach("run.closed")
         return written
@@ -211,7 +235,9 @@ class _Run:
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Observer: log a job's end."""
         if self.log is not None:
-            self.log.write("job_ended", id=job.id, status=outcome.status.value, code=outcome.error_code)
+            said = {"id": job.id, "status": outcome.status.value, "code": outcome.error_code}
+            self.log.write("job_ended", **with_names({**said, "provider": job.provider, "model": job.model}))
+        self.monitor.job_ended(job, outcome)
         if self.mirror is not None:
             self.mirror.note(outcome)
         self.watcher.ended(job, outcome)
@@ -219,7 +245,8 @@ class _Run:
     def event(self, name: str, /, **fields: Any) -> None:
         """Observer: log an event, and note for who looks on what the run waits for."""
         if self.log is not None:
-            self.log.write(name, **fields)
+            self.log.write(name, **with_names(fields))
+        self.monitor.heard(name, fields)
         if name == "signal" and self.mirror is not None:
             self.mirror.stop()
         if name in OUTAGE:
@@ -312,6 +339,7 @@ class _Run:
         progress.batches = runner.batches.waiting_for
         progress.mirror = progress.mirror if self.mirror is None else self.mirror.waiting
         self.watcher.started(plan, progress)
+        self.monitor.follow(progress, rules.budget)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -400,41 +428,10 @@ class _Run:
         unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
         return replace(
-            self._summary(state, already),
+            self.books.summary(state, already, self.manifest.limits, time.monotonic() - self.started, tally.done),
             exit_code=code,
             reason=reason,
             message=message,
             jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
             this_run=this_run,
-        )
-
-    def _summary(self, state: State, already: int) -> Summary:
-        """Return what a summary says of folder, money and time; how the run ended is for the caller to fill in."""
-        seconds = time.monotonic() - self.started
-        return Summary(
-            name=self.manifest.name,
-            folder=str(self.folder),
-            exit_code=0,
-            reason="",
-            message="",
-            started_at=self.began,
-            finished_at=time.time(),
-            seconds=seconds,
-            jobs={},
-            this_run={},
-            failures=state.failures,
-            attempts=state.attempts,
-            possibly_billed=state.possibly_billed,
-            spent=state.spent,
-            spent_possibly=state.spent_possibly,
-            spent_this_run=state.spent - currency(already),
-            currency=self.manifest.currency,
-            budget=self.manifest.limits.budget,
-            budget_per_run=self.manifest.limits.budget_per_run,
-            images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
-            dropped=state.dropped,
-            providers=state.providers,
-            batches=state.batches,
-            answered_again=state.answered_again,
-            mirror=state.mirror if self.manifest.output.mirror else None,
         )

@@ -24,6 +24,7 @@ TOPICS = {
     "errors": "error codes: what each means, what follows, what it may cost",
     "commands": "commands and their options",
     "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
+    "nights": "runs that nobody watches: notices, metrics for Prometheus, fields of the log",
     "rehearse": "when a night ends, what it spends and what stops it, before it begins",
     "webhooks": "APIs call when a task has ended, so that it need not be asked for so often",
     "networks": "proxies, certificates, keys and where they are looked up",

@@ -230,6 +230,13 @@ def on_hangup(action: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]
             task.cancel()
 
 
+@contextlib.contextmanager
+def on_signals(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` on SIGINT and SIGTERM while this is entered."""
+    with _handling(signal.SIGINT, lambda _: action()), _handling(signal.SIGTERM, lambda _: action()):
+        yield
+
+
 def stranded(waiting: int) -> str:
     """Say that so many redos wait for jobs that the manifest does not list as they were."""
     what = "1 redo waits for a job that the manifest no longer lists as it was"

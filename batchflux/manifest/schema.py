@@ -30,7 +30,7 @@ from batchflux.manifest.kinds import (
 )
 from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
-from batchflux.manifest.reading import values
+from batchflux.manifest.reading import targets, values
 from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import (
     AutoTimeout,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.matrix import Axis
     from batchflux.manifest.reading.fetched import Fetched
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.secrets import Lookup
 
 
@@ -182,6 +183,10 @@ _DOCUMENT: dict[str, Any] = {
         WebhooksConfig | None,
         Field(None, description="where APIs call when a task has ended, so that it need not be asked for so often"),
     ),
+    "notify": (
+        Annotated[Any, WithJsonSchema(targets.SCHEMA)],
+        Field(None, description="who is told how a run goes: webhooks, pings, chats; see `batchflux docs nights`"),
+    ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
 }
@@ -256,6 +261,7 @@ class Manifest:
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
     that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
+    `notify` are the addresses that are told how a run goes.
     """
 
     path: Path
@@ -281,6 +287,7 @@ class Manifest:
     chosen: bool = False
     fallback: tuple[str, ...] = ()
     fallback_on: tuple[str, ...] = ()
+    notify: tuple[NoticeTarget, ...] = ()
 
     @property
     def simulated(self) -> bool:

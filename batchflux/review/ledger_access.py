@@ -26,6 +26,7 @@ from batchflux.ledger.connection import beside
 from batchflux.ledger.decisions import Before, Decided, Decision, decide, undo
 from batchflux.ledger.reviews import judged_since, last_revision
 from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta, select
+from batchflux.monitoring.metrics import metrics_in
 from batchflux.output.base import LEDGER, variants
 from batchflux.output.folder import FolderLock
 from batchflux.report.content import base_of, page_header, page_rows
@@ -267,6 +268,13 @@ class LedgerAccess:
             now = time.monotonic()
             self._next_header = now + _SHARE * (now - began)
         return self._header
+
+    def metrics(self) -> str:
+        """Return the folder's numbers as Prometheus reads them."""
+        self.look()
+        if self._changes.connection is None:
+            raise NoLedgerError
+        return metrics_in(self.folder, self._changes.connection)
 
     def page(self, token: str) -> Iterator[bytes]:
         """Return the whole page in pieces; each is made in the thread that asks for it."""
