@@ -89,11 +89,23 @@ def test_one_provider_that_is_down_has_its_jobs_made_by_the_other(tmp_path: Path
 
 def test_an_outage_of_all_is_waited_out_and_costs_its_time(tmp_path: Path) -> None:
     scene = scene_in(tmp_path, 200, "concurrency: 20, canary: 0")
-    away = Outage(seconds=300.0, calls=Draws.of([Call(seconds=0.1, code=Code.NETWORK)]))
+    away = Outage(seconds=300.0, met=Draws.of([Call(seconds=0.1, code=Code.NETWORK)]))
     nights = [rehearse(under(scene, tuzi=climate(outages=[away], every=60.0)), seed) for seed in "1234"]
     assert all(night.done == 200 for night in nights)
     assert max(night.seconds for night in nights) > 300
     assert rehearse(scene, "1").seconds < 110
+
+
+def test_what_is_out_as_an_outage_begins_is_caught_by_it(tmp_path: Path) -> None:
+    scene = scene_in(tmp_path, 200, "concurrency: 20, canary: 0")
+    gone, lost = Call(seconds=0.1, code=Code.NETWORK), Call(seconds=0.0, code=Code.UNKNOWN, billed=True)
+    away = Outage(seconds=60.0, met=Draws.of([gone]), caught=Draws.of([lost]))
+    nights = [rehearse(under(scene, tuzi=climate(outages=[away], every=150.0)), seed) for seed in "12345"]
+    assert max(night.possibly_billed for night in nights) >= 15
+    assert min(night.possibly_billed for night in nights) == 0
+    for night in nights:
+        assert night.done + night.unknown == 200
+        assert night.spent == Decimal("0.14") * (night.done + night.possibly_billed)
 
 
 def test_what_the_provider_allows_holds_and_is_found(tmp_path: Path) -> None:
