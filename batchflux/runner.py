@@ -49,7 +49,8 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
-from batchflux.output.base import CARD, LEDGER, MANIFEST, METADATA, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
@@ -76,7 +77,6 @@ if TYPE_CHECKING:
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
 
-FOLLOWING = (RESULTS, METADATA, CARD, MANIFEST, SUMMARY)  # files that a mirror has as they are at a run's end
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
@@ -153,6 +153,8 @@ class _Run:
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
             self.mirror = await open_mirror(self.manifest, self.options.environ, self.ledger.database, self.event)
+            if (doubt := shaky_locks(self.folder)) is not None:
+                self.event("shaky_locks", message=doubt)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
             await self._performed(survey, plan, already)
@@ -189,7 +191,7 @@ class _Run:
         written = self._written(summary)
         if self.mirror is not None:
             away = self.mirror.why
-            await self.mirror.follow(FOLLOWING)
+            await self.mirror.follow()
             written = written if self.mirror.why == away else self._written(summary)
         how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
         self.event("run_ended", **how, **written.this_run)

@@ -29,6 +29,7 @@ TOPICS = {
     "networks": "proxies, certificates, keys and where they are looked up",
     "stores": "buckets: addresses, keys, S3 and its kin, Aliyun, what is secret",
     "reconcile": "a folder beside the provider's own books: what was billed, and what differs",
+    "recipes": "every night by itself: cron, systemd, docker, compose, Kubernetes, GitHub Actions, Airflow",
     "review": "judging, redoing and handing over",
     "guarantees": "what is promised, and the tests that show it",
     "security": "what is kept from whom",

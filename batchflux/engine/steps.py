@@ -17,6 +17,7 @@ from batchflux.engine.retry import Retrying, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError, StopRun, StorageError
 from batchflux.models import Then, Uploaded
+from batchflux.output.stores.base import PlaceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +177,7 @@ class Uploads:
             self._world.gate.check()
             if hash(address) in self._seen:
                 return
-            with _usable(self._world):
+            with _usable(self._world), _readable():
                 fault = await buckets.look(image)
         if fault is not None:
             raise JobError(Code.REFERENCE, fault)
@@ -223,12 +224,12 @@ class Uploads:
 async def with_bytes(world: World, job: Job) -> Job:
     """Return the job with files in place of the references that lie in buckets, read from there.
 
-    Raises JobError `reference`: one is not there, or no picture; Halted: a bucket cannot be read, so the run stops.
+    Raises JobError `reference`: one is not to be had, or no picture; Halted: buckets cannot be read, so the run stops.
     """
     buckets = world.buckets
     if buckets is None or all(image.address is None for image in job.references):
         return job
-    with _usable(world):
+    with _usable(world), _readable():
         images = [image if image.address is None else await buckets.read(image) for image in job.references]
     job = job.with_references(tuple(images))
     if job.fault is not None:
@@ -249,3 +250,12 @@ def _usable(world: World) -> Iterator[None]:
     except StorageError as error:
         world.gate.close(StopRun("bucket", str(error)))
         raise Halted from error
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Fail the job where it is its own reference that is in no bucket that can be read: others' may be."""
+    try:
+        yield
+    except PlaceError as error:
+        raise JobError(Code.REFERENCE, f"the reference {error}") from error

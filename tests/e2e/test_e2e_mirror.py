@@ -350,3 +350,17 @@ def test_a_signal_ends_the_wait_for_a_bucket(program: Program, bank: Bank, fault
     faulty.front.always = None
     assert mirrored.run().code == 0
     mirrored.whole(MADE)
+
+
+def test_files_of_others_that_would_be_written_over_stay(mirrored: Mirrored) -> None:
+    store = mirrored.served.store()
+    store.put("run/README.md", b"of the shop", digest(b"of the shop"))
+    ended = mirrored.run()
+    assert ended.code == 2, ended.said
+    assert f"{mirrored.to} has a README.md that is not of this folder" in ended.err
+    assert mirrored.objects() == {"README.md": b"of the shop"}
+    assert mirrored.bank.posts.total() == 0
+    store.delete("run/README.md")
+    assert mirrored.run().code == 0
+    store.delete("run/.batchflux")
+    assert mirrored.run().code == 0, "they are its own"

@@ -93,7 +93,7 @@ def sound(root: str, key: str) -> str:
     """Return the key; StorageError where no store has such a one: parts that are empty, `.` or `..`, control chars."""
     if _UNSOUND.search(key):
         why = "a key has no empty parts, no . or .. and no control characters"
-        raise StorageError(f"{root} can have no object {quoted(key)}: {why}; name it otherwise")
+        raise PlaceError(f"{root} can have no object {quoted(key)}: {why}; name it otherwise")
     return key
 
 
@@ -146,6 +146,10 @@ class PassingError(StorageError):
     """What may pass by itself, and did not in the time for which it was tried again."""
 
 
+class PlaceError(StorageError):
+    """This bucket or object is not to be had, which says nothing of others."""
+
+
 class Found(NamedTuple):
     """An object: its key, its size in bytes, and the sha256 (hex digits) that it was put with, where that is known."""
 
@@ -159,7 +163,7 @@ class ObjectStore(Protocol):
 
     What passes by itself (a busy server, a cut connection) is tried again in here, for a bounded time. Every method
     raises StorageError, which says what, where and what to do, when the store cannot do it: PassingError where it may
-    be able to later.
+    be able to later, PlaceError where it is this bucket or object that is not to be had.
     """
 
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:

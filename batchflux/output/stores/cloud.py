@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, PassingError, body_of, checked, parted, sound
+from batchflux.output.stores.base import Found, PassingError, PlaceError, body_of, checked, parted, sound
 from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, speechless, trouble_of
 from batchflux.redaction import tidy
 
@@ -223,7 +223,7 @@ class Bucket:
                 return act()
             except (BaseError, FileNotFoundError, NotImplementedError) as error:
                 trouble = trouble_of(error)
-                kind = PassingError if trouble.passes else StorageError
+                kind = PassingError if trouble.passes else PlaceError if trouble.here else StorageError
                 raise kind(f"{self._name}/{key}: {trouble.cause}; {trouble.remedy}") from None  # it may show a secret
 
         return self._trying(once)
