@@ -80,7 +80,7 @@ def draws_of(outage: Outage) -> list[Call]:
     return caught if outage.caught is not None and outage.met == outage.caught else [*outage.met.seen, *caught]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(history=st.lists(attempts(), max_size=60))
 def test_nothing_is_drawn_that_was_not_seen(manifest: Any, history: list[Seen]) -> None:
     history.sort(key=lambda one: one.sent_at)
@@ -111,7 +111,7 @@ def test_nothing_is_drawn_that_was_not_seen(manifest: Any, history: list[Seen]) 
     assert took or not history
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     span=st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted),
     shares=st.dictionaries(st.sampled_from([Code.SERVER, Code.UNKNOWN, Code.MODERATED]), st.floats(0, 0.33)),
