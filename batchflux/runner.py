@@ -58,6 +58,7 @@ from batchflux.photos import Buckets
 from batchflux.planner import Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
+from batchflux.transport.threads import Unawaited, in_thread
 from batchflux.webhooks.opening import hooks_of
 from batchflux.webhooks.wakes import Wakes
 
@@ -253,6 +254,7 @@ class _Run:
                 ready=self.books.photos.ready,
                 buckets=buckets,
                 room=mark.check,
+                clears=(lambda: False) if self.mirror is None else self.mirror.clears,
                 wakes=await self._receive(stack, wakes, executor),
             )
             async with self._balances(world) if plan.calls else contextlib.nullcontext():
@@ -359,13 +361,16 @@ class _Run:
         canary.proven, canary.note = known, note
         canary.alone = plan.alone
 
-    def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
+    async def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
+        threads = Unawaited(1, "batchflux-reload")  # tables may come out of buckets
         try:
-            manifest = reload()
+            manifest = await in_thread(reload, threads)
         except BatchfluxError as error:
             self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
             return
+        finally:
+            threads.shutdown()
         retune(rules, manifest)
         pool.grow(workers_for(manifest.limits.concurrency))
         self.manifest = replace(self.manifest, limits=manifest.limits)

@@ -153,15 +153,18 @@ class Buckets:
         return await self._in_thread(lambda: self._stores.at(place).sign(place.key, seconds))
 
     async def look(self, image: Reference) -> str | None:
-        """Return why a reference that lies in a bucket cannot be sent as a link: it is not there, or too large.
+        """Return why a reference in a bucket cannot be sent as a link: it is not to be had, or too large.
 
-        Raises StorageError: the bucket cannot be listed; PlaceError where others may be.
+        Raises StorageError: the bucket cannot be asked, and perhaps no other.
         """
         return await self._in_thread(lambda: self._look(image))
 
     def _look(self, image: Reference) -> str | None:
         place = Address.of(image.url or "")
-        found = next(iter(self._at(place).find(place.key)), None)
+        try:
+            found = next(iter(self._at(place).find(place.key)), None)
+        except PlaceError as error:
+            return f"the reference {error}"
         if found is None or found.key != place.key:
             return _gone(image)
         return _too_large(image) if found.size > MAX_SENT else None
@@ -169,7 +172,7 @@ class Buckets:
     async def read(self, image: Reference) -> Reference:
         """Return a reference that lies in a bucket as a photo, with its bytes in a file; `fault` says what is wrong.
 
-        Raises StorageError: the bucket cannot be read; PlaceError where others may be.
+        Raises StorageError: the bucket cannot be read, and perhaps no other.
         """
         return await self._in_thread(lambda: self._read(image))
 
@@ -179,6 +182,8 @@ class Buckets:
             there = self._at(place).fetch(place.key, target)
         except _TooLargeError:
             return replace(image, fault=_too_large(image))
+        except PlaceError as error:
+            return replace(image, fault=f"the reference {error}")
         if not there:
             return replace(image, fault=_gone(image))
         return self._photos.received(image, target.getvalue())
