@@ -206,6 +206,7 @@ def _outlook(scene: Scene, whole: Outlook) -> Iterator[str]:
     ends = whole.ends
     after = "" if ends is None else f", after {_span(duration(ends.low), duration(ends.high))}"
     yield f"  ends      {_ends(scene, whole)}{after}"
+    yield from _deadline(scene, whole)
     for reason, cut in whole.cuts.items():
         yield f"  cut       {_often(cut)} by {_why(reason)}, with {_left(cut)} of the jobs left"
         yield from () if reason in CLEAR else (f"            {cut.message.partition(':')[0]}",)
@@ -218,6 +219,16 @@ def _outlook(scene: Scene, whole: Outlook) -> Iterator[str]:
         yield f"  failures  {codes} a night"
     if whole.refused[1]:
         yield f"  refused   {_from_to(whole.refused)} requests for their rate"
+
+
+def _deadline(scene: Scene, whole: Outlook) -> Iterator[str]:
+    """Yield when nights have to end, and how long that is after those that made all jobs."""
+    deadline = scene.manifest.limits.deadline
+    if deadline is None:
+        return
+    at = datetime.fromtimestamp(scene.at).astimezone()
+    spare = None if whole.ends is None else deadline.seconds_from(at) - whole.ends.high
+    yield f"  deadline  {deadline.said(at)}" + ("" if spare is None else f", {duration(max(spare, 0.0))} after those")
 
 
 def _ends(scene: Scene, outlook: Outlook) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from operator import sub
 from statistics import fmean, median
@@ -167,7 +168,7 @@ def climate_of(provider: ProviderConfig, ledger: sqlite3.Connection, seen: Seque
     if not any(one.state == "captured" for one in seen):
         return _unknown(provider, allowed)
     record, outages = writing_of(seen).before, [*_outages(seen)]
-    away = {id(one) for outage in outages for one in outage}
+    away = {id(one) for outage in outages for one in outage.attempts}
     kinds: dict[tuple[str, str], list[Call]] = defaultdict(list)
     left_out: Counter[str] = Counter()
     for one in seen:
@@ -182,7 +183,7 @@ def climate_of(provider: ProviderConfig, ledger: sqlite3.Connection, seen: Seque
         usual=Draws.of(calls),
         calls={kind: Draws.of(found) for kind, found in kinds.items() if len(found) >= ENOUGH},
         fetches=Draws.of([fetch for one in seen if (fetch := one.fetch()) is not None]),
-        outages=[_drawn(outage, record) for outage in outages],
+        outages=[outage.drawn(record) for outage in outages],
         every=max(active / len(outages), ROW_SECONDS) if outages else 0.0,
         allowed=allowed,
     )
@@ -244,21 +245,37 @@ def _is_left_out(one: Seen, *, limited: bool) -> bool:
     return RULES[failed].fault == "key" or failed in UNSEEN or (limited and failed is Code.RATE_LIMITED)
 
 
-def _outages(seen: Sequence[Seen]) -> Iterator[list[Seen]]:
-    """Yield the rows of attempts that failed because nobody was there, with no answer between them."""
+class _Row(NamedTuple):
+    """Attempts that failed because nobody was there, with no answer between them, and how many seconds that lasted."""
+
+    attempts: list[Seen]
+    seconds: float
+
+    def drawn(self, record: float) -> Outage:
+        """Return it as an outage that is drawn."""
+        began = self.attempts[0].ended_at
+        met = [one.call(record) for one in self.attempts if one.sent_at >= began]
+        out = [one for one in self.attempts if one.sent_at < began]
+        caught = [replace(one.call(record), seconds=one.ended_at - began) for one in out]
+        return Outage(seconds=self.seconds, met=Draws.of(met or caught), caught=Draws.of(caught) if caught else None)
+
+
+def _outages(seen: Sequence[Seen]) -> Iterator[_Row]:
+    """Yield the rows of failures that are outages.
+
+    One ends between its last failure and the request that was answered then, nobody knows when: in the middle.
+    """
     row: list[Seen] = []
     for one in [*sorted(seen, key=lambda one: one.ended_at), None]:
         if one is not None and one.failed is not None and RULES[one.failed].fault == "away":
             row.append(one)
             continue
-        if len(row) >= ROW and row[-1].ended_at - row[0].ended_at >= ROW_SECONDS:
-            yield row
+        if len(row) >= ROW:
+            last = row[-1].ended_at
+            back = last if one is None or one.sent_at - last > PAUSE else max(last, one.sent_at)
+            if (seconds := (last + back) / 2 - row[0].ended_at) >= ROW_SECONDS:
+                yield _Row(row, seconds)
         row = []
-
-
-def _drawn(outage: Sequence[Seen], record: float) -> Outage:
-    seconds = outage[-1].ended_at - outage[0].ended_at
-    return Outage(seconds=seconds, calls=Draws.of([one.call(record) for one in outage]))
 
 
 def _active(seen: Sequence[Seen]) -> float:
@@ -266,10 +283,9 @@ def _active(seen: Sequence[Seen]) -> float:
     return sum(max(one.ended_at for one in run) - run[0].sent_at for run in _runs(seen))
 
 
-def _past(calls: Sequence[Call], outages: Sequence[Sequence[Seen]], active: float, left_out: Mapping[str, int]) -> Past:
+def _past(calls: Sequence[Call], outages: Sequence[_Row], active: float, left_out: Mapping[str, int]) -> Past:
     took = sorted(call.seconds for call in calls if call.code is None) or [0.0]
     fails = Counter(call.code.value for call in calls if call.code is not None)
-    lasted = sum(outage[-1].ended_at - outage[0].ended_at for outage in outages)
     low, middle, high = (took[int(share * (len(took) - 1))] for share in (0.05, 0.5, 0.95))
     return Past(
         source="history",
@@ -277,7 +293,7 @@ def _past(calls: Sequence[Call], outages: Sequence[Sequence[Seen]], active: floa
         seconds=(low, middle, high),
         fails={code: number / len(calls) for code, number in fails.most_common()},
         outages=len(outages),
-        outage_seconds=lasted,
+        outage_seconds=sum(outage.seconds for outage in outages),
         active_seconds=active,
         left_out=dict(left_out),
     )

@@ -175,7 +175,9 @@ def _seen(
     seen, skipped = [], []
     for name, each in ledgers.items():
         found = seen_in(each)
-        if found and was_simulated(each) is not manifest.simulated:
+        if not found and each is not ledger:
+            skipped.append(f"{name} has no record of attempts: it tells nothing")
+        elif found and was_simulated(each) is not manifest.simulated:
             kind = "not simulated, and this manifest is" if manifest.simulated else "simulated"
             skipped.append(f"{name} was {kind}: it tells nothing")
         else:

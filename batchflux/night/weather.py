@@ -6,7 +6,7 @@ was fitted to it, so nothing is drawn that did not happen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING
@@ -71,10 +71,15 @@ class Draws:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """A time of so many seconds in which a provider was not there, and what calls came to then."""
+    """A time of so many seconds in which a provider was not there, and what calls came to then.
+
+    Those that were out as it began are `caught`, after so many seconds of it (None: they got their answers); those that
+    left later `met` it.
+    """
 
     seconds: float
-    calls: Draws
+    met: Draws
+    caught: Draws | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,9 +191,14 @@ class Sky:
         now = self._clock()
         while self._outage is not None and now >= self._ends:
             self._next_outage()
-        if self._outage is not None and now >= self._begins:
-            return self._outage.calls.draw(self._random)
-        return self._climate.calls.get((model, style), self._climate.usual).draw(self._random)
+        outage = self._outage
+        if outage is not None and now >= self._begins:
+            return outage.met.draw(self._random)
+        call = self._climate.calls.get((model, style), self._climate.usual).draw(self._random)
+        if outage is None or outage.caught is None or now + call.seconds < self._begins:
+            return call
+        caught = outage.caught.draw(self._random)
+        return replace(caught, seconds=self._begins - now + caught.seconds)
 
     def fetch(self) -> Call:
         """Return what a download that begins now comes to."""

@@ -55,6 +55,7 @@ def test_it_says_when_nights_end_in_80_columns(folder: Path) -> None:
         "m: 100 jobs from 22:00 UTC; 4 nights rehearsed, nothing sent",
         "  history   tuzi: given are 1 min a call, no faults",
         "  ends      in none of 4 nights with all jobs",
+        "  deadline  450s",
         "  cut       4 times by the deadline, with 30 % of the jobs left",
         "  spends    9.80 CNY",
         "  jobs      70 done",
@@ -71,6 +72,15 @@ def test_without_history_it_says_what_is_assumed(folder: Path) -> None:
     _, said, _ = call(folder, "--nights", "1", "--no-compare")
     assert "  history   tuzi: none, so 7.5 s to 22.5 s a call and no faults are assumed\n" in said
     assert "With other limits" not in said
+
+
+def test_a_folder_that_tells_nothing_is_named_and_so_is_what_time_is_left(folder: Path) -> None:
+    write(folder, 40)
+    (folder / "empty").mkdir()
+    given = ("--from", "empty", "--latency", "5min", "--at", "22:00", "--set", "limits.deadline=23:00")
+    _, said, _ = call(folder, *given, "--nights", "1", "--no-compare")
+    assert "  left out  empty has no record of attempts: it tells nothing\n" in said
+    assert "  ends      22:20 in 1 of 1 night, after 20 min\n  deadline  23:00 UTC, 40 min after those\n" in said
 
 
 def test_json_has_every_night(folder: Path) -> None:
