@@ -17,6 +17,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
+    "history": ("nights", "Compare the runs of output folders: what each made, cost and waited for."),
     "report": ("folder", "Write report.html: all pictures of an output folder in one page."),
     "review": (
         "serving",

@@ -46,7 +46,8 @@ class JobRunner:
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
         self._services, self._budget, self._canary = rules.services, rules.budget, rules.canary
         for service in self._services:
-            service.outages.event, service.outages.wall = world.observer.event, world.now
+            service.outages.event = partial(world.observer.event, provider=service.name)
+            service.outages.wall = world.now
         self._quota = RetryQuota(world.gate)
         self.pictures, self.batches = Pictures(world, rules), Batches(world, rules)
         self._steps = Steps(world.executor)
