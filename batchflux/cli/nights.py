@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchflux.night.history import History
 
 MOST = 3  # stretches that are shown of what was waited for, and outages, and notes
-_WIDTH = 80
+_WIDTH, _INDENT = 80, 13  # columns
 _LONG_RUN, _DAY = 600.0, 86_400.0  # seconds: of a shorter run the seconds are said, of a longer one the day
 _TEN = 10
 _LIMITED = "rate limited by the provider"
@@ -39,9 +39,9 @@ def night_lines(night: Night, left: int) -> list[str]:
     return [
         f"  night      {_from_to(night)}",
         f"             {_made(night)}",
-        *map(_cut, _waits(night)),
+        *(line for text in _waits(night) for line in _wrapped(text)),
         *_refusals(night),
-        *map(_cut, _notes(night)),
+        *(line for text in _notes(night) for line in _wrapped(text)),
         *_cost(night),
         *_deadline(night, left),
     ]
@@ -117,7 +117,8 @@ def _codes(codes: Mapping[str, int]) -> str:
 def _notes(night: Night) -> Iterator[str]:
     """Yield what else happened, each by its time."""
     for note in night.notes[:MOST]:
-        yield f"  {_clock(note.at, night):<10} {_SAID.get(note.event, '{}').format(note.text)}"
+        text = note.text.partition(" (")[0] if note.event == "key_refused" else note.text
+        yield f"  {_clock(note.at, night):<10} {_SAID.get(note.event, '{}').format(text)}"
     more = len(night.notes) + night.more_notes - MOST
     if more > 0:
         yield f"             and {count(more, 'more event')} in run.log"
@@ -143,19 +144,26 @@ def _deadline(night: Night, left: int) -> Iterator[str]:
     at = _local(night.deadline)
     if night.reason == "deadline":
         how = f"stopped for it, {count(left, 'job')} left"
-    elif night.state == "stopped":
-        how = "cut off before it" if night.spare > 0 else "cut off after it"
+    elif night.spare < 0:
+        how = f"missed by {duration(-night.spare)}"
+    elif night.reason == "finished":
+        how = f"met, with {duration(night.spare)} to spare"
     else:
-        how = (
-            f"met, with {duration(night.spare)} to spare" if night.spare >= 0 else f"missed by {duration(-night.spare)}"
-        )
-    yield f"  deadline   {at:%Y-%m-%d %H:%M} {zone(at)}: {how}"
+        how = f"{'cut off' if night.state == 'stopped' else 'stopped'} {duration(night.spare)} before it"
+    seconds = ":%S" if night.seconds < _LONG_RUN else ""
+    yield f"  deadline   {at:%Y-%m-%d %H:%M{seconds}} {zone(at)}: {how}"
 
 
-def _cut(line: str) -> str:
-    """Return a line that fits a terminal: what follows may be a stranger's long text."""
+def _wrapped(line: str) -> list[str]:
+    """Return a line as two that fit a terminal, at most: a stranger's text in it may be long."""
     clean = "".join(char if char.isprintable() else " " for char in line)
-    return clean if disp_len(clean) <= _WIDTH else f"{disp_trim(clean, _WIDTH - 1)}…"
+    if disp_len(clean) <= _WIDTH:
+        return [clean]
+    first = disp_trim(clean, _WIDTH)
+    kept = first.rpartition(" ")[0]
+    kept = kept if len(kept) > _WIDTH // 2 else first
+    rest = f"{' ' * _INDENT}{clean[len(kept) :].strip()}"
+    return [kept, rest if disp_len(rest) <= _WIDTH else f"{disp_trim(rest, _WIDTH - 1)}…"]
 
 
 @click.command("history")

@@ -222,7 +222,8 @@ def _night(row: Run | None, log: Logged | None) -> Night:
     """
     if log is None:
         log = Logged(name="", began=0.0, last_at=0.0)
-    made = {name: found if type(found := log.end.get(name)) is int else many for name, many in log.made.items()}
+    told = {name: found if type(found := log.end.get(name)) is int else many for name, many in log.made.items()}
+    made = told if row is None or row.done is None else _made(row)
     if row is None:
         code, reason, why = (log.end.get(name) for name in ("exit_code", "reason", "message"))
         row = Run(log.began, log.name, 0, 0, "", None, None, None, log.ended, None, code, _text(reason), _text(why))
@@ -238,7 +239,9 @@ def _night(row: Run | None, log: Logged | None) -> Night:
         exit_code=row.exit_code if isinstance(row.exit_code, int) else None,
         reason=row.reason or "",
         message=row.message or "",
-        **(made if row.done is None else {name: getattr(row, name) or 0 for name in made}),
+        done=made["done"],
+        failed=made["failed"],
+        unknown=0 if row.ended is None else made["unknown"],
         budget=_amount(row.budget),
         budget_per_run=_amount(row.budget_per_run),
         deadline=row.deadline,
@@ -247,6 +250,10 @@ def _night(row: Run | None, log: Logged | None) -> Night:
         notes=log.notes,
         more_notes=log.more_notes,
     )
+
+
+def _made(row: Run) -> dict[str, int]:
+    return {name: getattr(row, name) or 0 for name in ("done", "failed", "unknown")}
 
 
 def _text(value: Any) -> str:
@@ -278,12 +285,16 @@ def _counted(connection: sqlite3.Connection, found: Sequence[Night]) -> list[Dec
         sums[night.began] += money
         if night.state == "stopped":
             night.until = max(night.until, at)
-        if billed == "maybe":
+        lost = state == "authorized" and night.state != "running"  # nobody waits for its answer any more
+        if billed == "maybe" or lost:
             night.possibly_billed += 1
             night.spent_possibly += currency(money)
-        if state in _VAIN:
+        if night.state == "stopped" and (lost or state == "unknown"):
+            night.unknown += 1
+        if state in _VAIN or lost:
             codes = night.refused if code in REFUSALS else night.failures
-            codes[code or state] = codes.get(code or state, 0) + 1
+            why = code or "unknown"
+            codes[why] = codes.get(why, 0) + 1
     return [currency(sums[night.began]) for night in found]
 
 
