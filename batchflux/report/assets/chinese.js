@@ -364,7 +364,7 @@ export const CHINESE = {
   nightMoneyHeads: (currency) => ["截至", currency ? `已花费（${currency}）` : "已花费"],
   nightLanes: "中断与等待",
   nightNoLanes: "没有记录到等待。",
-  nightLanesSays: (parts) => `${parts.join("；")}。`,
+  nightLanesSays: (parts) => `请求受阻：${parts.join("；")}。`,
   lane: (what, time) => `${what} ${time}`,
   laneHeads: ["起始", "结束", "事项", "原因"],
   kinds: { outage: (what) => `${what} 无法访问`, wait: (what) => what, mirror: () => "镜像无法访问" },

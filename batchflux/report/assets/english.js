@@ -342,7 +342,7 @@ export const ENGLISH = {
   nightMoneyHeads: (currency) => ["Until", `Spent (${currency})`],
   nightLanes: "Outages and waits",
   nightNoLanes: "Nothing was waited for that is on record.",
-  nightLanesSays: (parts) => `${parts.join("; ")}.`,
+  nightLanesSays: (parts) => `Kept back by: ${parts.join("; ")}.`,
   lane: (what, time) => `${what} ${time}`,
   laneHeads: ["From", "Until", "What", "Why"],
   kinds: { outage: (what) => `outage of ${what}`, wait: (what) => what, mirror: () => "mirror away" },

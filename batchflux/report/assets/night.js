@@ -3,7 +3,7 @@ import { byId, choice, h, s } from "./dom.js";
 import { change, state } from "./state.js";
 import { setup } from "./store.js";
 import { bars, BOTTOM, frame, LEFT, numbersTable, sayTime, setWidth, TALL, timeLabels, TOP, WIDE } from "./svg.js";
-import { called, dayAndClock, duration, money, one, say, when, whole } from "./words.js";
+import { called, clock, dayAndClock, duration, money, one, say, when, whole } from "./words.js";
 
 const LANE = 26;
 const epochOf = (iso) => Date.parse(iso) / 1000;
@@ -245,7 +245,7 @@ function nightEvents(night) {
     h("h3", { id: "night-events" }, say.nightEvents),
     plainTable(
       say.eventHeads,
-      list.map(([at, text]) => [at && dayAndClock.format(new Date(at)), text]),
+      list.map(([at, text]) => [at && (night.seconds < 7200 ? clock : dayAndClock).format(new Date(at)), text]),
       "happened",
     ),
   );
