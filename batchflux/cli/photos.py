@@ -42,7 +42,7 @@ def photo_lines(plan: Plan) -> Iterator[str]:
         yield f"  photos    {photos['in_buckets']:>9,}  in buckets; a run looks at them, a plan does not"
     if plan.publish is not None and plan.publish["photos"]:
         put, size = plan.publish, plan.publish["bytes"] / MB
-        yield f"  publish   {put['photos']:>9,}  photos, {size:,.1f} MB, to {put['to']}, each once for ever"
+        yield f"  publish   {put['photos']:>9,}  to be put below {put['to']}, {size:,.1f} MB, each once for ever"
     if plan.unreadable:
         yield ""
         yield f"{count(plan.unreadable, 'job')} will fail, because a reference cannot be read:"

@@ -178,6 +178,9 @@ class Buckets(Protocol):
     async def sign(self, address: str) -> str:
         """Return a link to what lies at an address, good from now on: a secret. StorageError."""
 
+    async def look(self, image: Reference) -> str | None:
+        """Return why a reference that lies in a bucket cannot be sent as a link, if it cannot. StorageError."""
+
     async def read(self, image: Reference) -> Reference:
         """Return a reference that lies in a bucket as a photo in a file; its fault says what is wrong. StorageError."""
 

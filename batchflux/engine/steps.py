@@ -108,6 +108,7 @@ class Uploads:
     def __init__(self, world: World, steps: Steps) -> None:
         self._world, self._steps, self._buckets = world, steps, world.buckets
         self._putting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._seen: set[int] = set()  # addresses in buckets, as hashes, at which something is
 
     async def done(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with addresses in place of the files that its API fetches, or wants uploaded.
@@ -146,6 +147,8 @@ class Uploads:
     async def _put(self, image: Reference, buckets: Buckets) -> Reference:
         """Return a local reference with its link, or its address where that is to be signed; put it there first."""
         published, ledger = buckets.published, self._world.ledger
+        if image.address is not None:
+            await self._look(image, image.address, buckets)
         if not published.takes(image):
             return image
         where, digest = _published(image, buckets)
@@ -166,6 +169,18 @@ class Uploads:
             if image.path is not None and image.url is not None:
                 address = self._buckets.published.address(image)
                 await self._world.ledger.uploaded(*_published(image, self._buckets), address, 0.0)
+
+    async def _look(self, image: Reference, address: str, buckets: Buckets) -> None:
+        """See once in a run that a reference is there, before money is spent on a link to it; JobError `reference`."""
+        async with self._putting.setdefault(address, asyncio.Lock()):
+            self._world.gate.check()
+            if hash(address) in self._seen:
+                return
+            with _usable(self._world):
+                fault = await buckets.look(image)
+        if fault is not None:
+            raise JobError(Code.REFERENCE, fault)
+        self._seen.add(hash(address))
 
     async def known(self, run: JobRun, job: Job, lease: Lease) -> Job:
         """Return a job as it was sent by an earlier run, with the URLs that were had for its references then."""

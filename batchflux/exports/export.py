@@ -13,7 +13,7 @@ import sqlite3
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -124,9 +124,10 @@ def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _w
         stack.callback(work.close)
         said = get_meta(connection, "base")
         base = Path(said) if said else None
-        place = stack.enter_context(opened(dest, out, kind, lambda: stores_of_folder(out, base, os.environ)))
+        mirror, stores = get_meta(connection, "mirror"), cache(partial(stores_of_folder, out, base, os.environ))
+        place = stack.enter_context(opened(dest, out, kind, stores, mirror))
         if form.references or (options is not None and options.references):
-            work.references = stack.enter_context(References(out, base, place, wish.allow_hosts))
+            work.references = stack.enter_context(References(out, base, place, stores, wish.allow_hosts))
         work.survey(steps)
         told = work.told(place, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)

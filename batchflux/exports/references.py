@@ -33,6 +33,7 @@ from batchflux.manifest.reading.yaml_nodes import Scalar, Table
 from batchflux.models import Reference
 from batchflux.output.base import SUFFIXES
 from batchflux.output.durable import unreadable
+from batchflux.output.stores.base import Address, in_bucket, read
 from batchflux.photos import joined, on_disk
 from batchflux.photos.facts import Kind, kind_of
 from batchflux.photos.steps import Settings
@@ -41,12 +42,13 @@ from batchflux.redaction import redacted
 from batchflux.transport import DownloadSlots, Proxies, Transport, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from batchflux.exports.places import Place
     from batchflux.ledger.tables import Known
     from batchflux.models import Job
+    from batchflux.output.stores.opening import Stores
 
 MOST_BYTES = 100 << 20  # of a picture behind a link
 _HEAD = 64  # bytes that tell a kind
@@ -63,12 +65,14 @@ class LeftOutError(Exception):
 class References:
     """The references of an output folder's jobs, while it is entered. `base` is what local ones are relative to.
 
-    `allow_hosts` are private addresses that may be fetched from.
+    `stores` has those that are in buckets; `allow_hosts` are private addresses that may be fetched from.
     """
 
-    def __init__(self, out: Path, base: Path | None, place: Place, allow_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, out: Path, base: Path | None, place: Place, stores: Callable[[], Stores], allow_hosts: Sequence[str] = ()
+    ) -> None:
         self._base, self._settings = base, _settings_of(out)
-        self._links = _Links(place, allow_hosts)
+        self._links = _Links(place, stores, allow_hosts)
         self._apis = [*dict.fromkeys(api for api, _ in providers()), "simulator"]
 
     def __enter__(self) -> Self:
@@ -136,8 +140,8 @@ class References:
 class _Links:
     """Fetches what links lead to, each once, into a place; in a thread with a loop of its own, once there is one."""
 
-    def __init__(self, place: Place, allow_hosts: Sequence[str]) -> None:
-        self._place = place
+    def __init__(self, place: Place, stores: Callable[[], Stores], allow_hosts: Sequence[str]) -> None:
+        self._place, self._stores = place, stores
         self._options = TransportOptions(
             base_url=_NOWHERE,
             timeout=60,
@@ -201,6 +205,8 @@ class _Links:
         return await Retrying(_pause, asyncio.sleep)(lambda: self._bytes(url), Tries())
 
     async def _bytes(self, url: str) -> bytes:
+        if in_bucket(url):
+            return await asyncio.to_thread(self._object, Address.of(url))
         fetched = await self._transport.fetch(url)
         if fetched.data is not None:
             return fetched.data
@@ -209,6 +215,15 @@ class _Links:
             return await asyncio.to_thread(path.read_bytes)
         finally:
             await asyncio.to_thread(path.unlink)
+
+    def _object(self, address: Address) -> bytes:
+        try:
+            data = read(self._stores().at(address), address.key)
+        except StorageError as error:  # after its own tries
+            raise JobError(Code.DOWNLOAD, str(error), final=True) from None
+        if data is None:
+            raise JobError(Code.DOWNLOAD, f"there is no {address}", dead=True)
+        return data
 
     def _run(self, work: Coroutine[Any, Any, str]) -> Future[str]:
         if self._loop is None:

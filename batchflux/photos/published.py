@@ -151,6 +151,20 @@ class Buckets:
         seconds = int(self.published.seconds)
         return await self._in_thread(lambda: self._stores.at(place).sign(place.key, seconds))
 
+    async def look(self, image: Reference) -> str | None:
+        """Return why a reference that lies in a bucket cannot be sent as a link: it is not there, or too large.
+
+        Raises StorageError: the bucket cannot be listed.
+        """
+        return await self._in_thread(lambda: self._look(image))
+
+    def _look(self, image: Reference) -> str | None:
+        place = Address.of(image.url or "")
+        found = next(iter(self._stores.at(place).find(place.key)), None)
+        if found is None or found.key != place.key:
+            return _gone(image)
+        return _too_large(image) if found.size > MAX_SENT else None
+
     async def read(self, image: Reference) -> Reference:
         """Return a reference that lies in a bucket as a photo, with its bytes in a file; `fault` says what is wrong.
 
@@ -163,9 +177,9 @@ class Buckets:
         try:
             there = self._stores.at(place).fetch(place.key, target)
         except _TooLargeError:
-            return replace(image, fault=f"the reference {image.source} has more than {MAX_SENT} bytes; make it smaller")
+            return replace(image, fault=_too_large(image))
         if not there:
-            return replace(image, fault=f"the reference {image.source} is not there; put it there and run again")
+            return replace(image, fault=_gone(image))
         return self._photos.received(image, target.getvalue())
 
     async def _in_thread(self, work: Callable[[], Made]) -> Made:
@@ -174,6 +188,14 @@ class Buckets:
     def close(self) -> None:
         """Drop what has not begun, and wait for what has."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _gone(image: Reference) -> str:
+    return f"the reference {image.source} is not there; put it there and run again"
+
+
+def _too_large(image: Reference) -> str:
+    return f"the reference {image.source} has more than {MAX_SENT} bytes; make it smaller"
 
 
 class _TooLargeError(Exception):

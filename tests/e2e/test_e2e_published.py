@@ -78,7 +78,7 @@ def test_local_photos_travel_as_signed_links_with_seeds_and_ratios(
     name = published(bucket)
     planned = program("plan", name)
     assert planned.code == 0, planned.said
-    assert f"publish           2  photos, 0.0 MB, to {bucket.bucket}/refs" in planned.out
+    assert f"publish           2  to be put below {bucket.bucket}/refs, 0.0 MB, each once for ever" in planned.out
     assert f'"prompt": "{bucket.bucket}/{key_of("a")}?signature make a1 #url"' in planned.out
     assert bucket.objects() == {}
     ended = program("run", name)
@@ -246,15 +246,23 @@ def test_what_lies_in_a_bucket_is_sent_as_a_signed_link(
     moto.store().put("shelf/a ö?.png", data, hashlib.sha256(data).hexdigest())
     place = f"{moto.bucket}/shelf/a ö?.png"
     jobs = f"  - {{id: a, prompt: 'make a #url', images: ['{place}'], seed: 1}}\n"
+    jobs += f"  - {{id: b, prompt: 'make b #link', images: ['{place}'], style: chat}}\n"
     jobs += f"  - {{id: c, prompt: 'make c #link', images: ['{place}', '{moto.bucket}/gone.png'], style: chat}}\n"
     name = manifest(jobs)
     planned = program("plan", name)
     assert planned.code == 0, planned.said
     assert f'"prompt": "{place}?signature make a #url"' in planned.out
     ended = program("run", name)
-    assert ended.code == 0, ended.said
+    assert ended.code == 1, ended.said
+    errors = {row["id"]: row["error"] for row in program.rows()}
+    assert errors == {
+        "a": "",
+        "b": "",
+        "c": f"the reference {moto.bucket}/gone.png is not there; put it there and run again",
+    }
+    assert len(bank.seen) == 2
     sent = {word for seen in bank.seen for word in seen.text.split() if word.startswith("http")}
-    assert {fetched(url) for url in sent if "gone" not in url} == {data}
+    assert {fetched(url) for url in sent} == {data}
     assert {row["images"] for row in program.rows()} == {place, f"{place} {moto.bucket}/gone.png"}
     assert leaks(program, planned.said, ended.said) == []
 

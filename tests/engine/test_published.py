@@ -34,7 +34,7 @@ class Bucket:
     fault: Exception | None = None
     put_at: list[tuple[str, float]] = field(default_factory=list)
     signed_at: list[tuple[str, float]] = field(default_factory=list)
-    at_once: int = 0
+    looked: list[str] = field(default_factory=list)
 
     async def put(self, image: Reference) -> str:
         await asyncio.sleep(self.seconds)
@@ -50,6 +50,13 @@ class Bucket:
         now = asyncio.get_running_loop().time()
         self.signed_at.append((address, now))
         return f"https://shop.example/{address.rpartition('/')[2]}?X-Amz-Signature={len(self.signed_at)}"
+
+    async def look(self, image: Reference) -> str | None:
+        await asyncio.sleep(self.seconds)
+        if self.fault is not None:
+            raise self.fault
+        self.looked.append(image.source)
+        return f"the reference {image.source} is not there" if "gone" in image.source else None
 
     async def read(self, image: Reference) -> Reference:
         return replace(image, fault=f"the reference {image.source} is not there")
@@ -149,3 +156,20 @@ def test_a_kill_at_any_turn_loses_nothing_and_pays_once(shop: Callable[..., tupl
         assert {known.status for known in night.rows().values()} == {"done"}
         assert len(night.server.calls) <= 3 + 2, "at most what was out at the kill is sent once more"
         assert set(uploads(night).values()) == {address(f"p{number}") for number in range(3)}
+
+
+def test_what_lies_in_a_bucket_is_looked_for_once_and_never_bought_for_where_it_is_gone(
+    shop: Callable[..., tuple[Night, Bucket]],
+) -> None:
+    night, bucket = shop(24)
+    places = ["s3://shop/mug.jpg", "s3://shop/gone.jpg"]
+    there = [Reference(source=place, url=place) for place in places]
+    night.jobs = [replace(job, images=(there[number % 2],)) for number, job in enumerate(night.jobs)]
+    ended = night.run(concurrency=24)
+    assert (ended.tally.done, ended.tally.failed, len(night.server.calls)) == (12, 12, 12)
+    assert bucket.looked.count(places[0]) == 1
+    assert {known.error_code for known in night.rows().values()} == {None, "reference"}
+    bucket.fault = StorageError("s3://shop cannot be listed")
+    again = night.run(retry_failed=True)
+    assert again.reason is not None
+    assert (again.reason.reason, len(night.server.calls)) == ("bucket", 12)

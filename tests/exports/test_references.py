@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.exports.export import Exported
+    from tests.stores import Served
 
 
 class Shop(BaseHTTPRequestHandler):
@@ -104,3 +106,19 @@ def test_only_what_is_exported_is_fetched(tmp_path: Path) -> None:
     with shop() as (host, asked):
         assert exported(made(tmp_path, host, "1.png", "2.png", "3.png"), host, only="j1").pictures == 1
     assert asked == ["/2.png"]
+
+
+def test_references_in_buckets_are_read_there(moto: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variables of whoever exports; a pair whose photo is gone stays out."""
+    for name, value in moto.environ.items():
+        monkeypatch.setenv(name, value)
+    data = picture(1, "png")
+    moto.store().put("p/a b?.png", data, hashlib.sha256(data).hexdigest())
+    sources = [f"{moto.bucket}/p/{name}" for name in ("a b?.png", "gone.png")]
+    jobs = [job(number, images=(Reference(source=source, url=source),)) for number, source in enumerate(sources)]
+    out = folder(tmp_path / "out", jobs)
+    done = exported(out)
+    assert done.pictures == 1
+    assert done.left_out == {"j1": f"its reference cannot be fetched: {sources[1]} is not there"}
+    (file,) = (tmp_path / "dest/data").glob("*.parquet")
+    assert [row["input_image"]["bytes"] for row in parquet.read_table(file).to_pylist()] == [data]

@@ -84,6 +84,17 @@ def test_a_picture_in_a_bucket_is_read_as_a_local_one_is(
     assert (read("large.png").fault or "").startswith(f"{at}/large.png has more than ")
     assert read("gone.jpg").fault == f"{at}/gone.jpg is not there; put it there and run again"
 
+    def look(key: str) -> str | None:
+        place = f"{moto.bucket}/{key}"
+        return asyncio.run(buckets.look(Reference(source=place, url=place)))
+
+    assert look("up.jpg") is None
+    assert [look(key) for key in ("up", "gone.jpg", "large.png")] == [
+        f"{at}/up is not there; put it there and run again",
+        read("gone.jpg").fault,
+        read("large.png").fault,
+    ]
+
 
 def test_a_bucket_that_is_not_there_is_said(tmp_path: Path, buckets: Buckets) -> None:
     with pytest.raises(StorageError, match="no-such-bucket"):

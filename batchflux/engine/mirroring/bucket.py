@@ -16,7 +16,7 @@ from batchflux.output.folder_store import FolderStore
 from batchflux.output.stores.base import PassingError, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from batchflux.ledger.books.mirrored import Picture
     from batchflux.output.stores.base import Address, ObjectStore
@@ -62,27 +62,16 @@ class MirrorBucket:
 
     def put(self, picture: Picture, data: bytes | None = None) -> bool:
         """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError."""
-        if data is None and (data := self._file(picture)) is None:
-            return False
         key, over = self._address.below(picture.name), picture.there is not None
+        path = self._folder / picture.name
+        if data is None and not path.is_file():
+            return False
         try:
-            self._store.put(key, data, picture.sha256, over=over)
+            self._store.put(key, path if data is None else data, picture.sha256, over=over)
         except StorageError as error:
-            raise self._explained(picture, error) from error
+            raise self._explained(picture, path, error) from error
         reach("mirror.put")
         return True
-
-    def _file(self, picture: Picture) -> bytes | None:
-        """Return the bytes of a picture's file, None when there is none; RefusedError: it is not as it was made."""
-        try:
-            data = (self._folder / picture.name).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RefusedError(f"{picture.name} cannot be read here ({error.strerror}): see to it") from error
-        if _digest(data) != picture.sha256:
-            raise RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
-        return data
 
     def replaced(self, picture: Picture) -> bytes | None:
         """Return our object that a picture is about to be put over; None when there is nothing to lose.
@@ -96,16 +85,13 @@ class MirrorBucket:
             raise RefusedError(self._taken(picture))
         return there
 
-    def set_aside(self, picture: Picture, data: bytes) -> str:
-        """Put bytes that make way for a picture under a name of their own, and return it; AwayError."""
-        digest = _digest(data)
-        name = f"{REPLACED}/{digest[:_DIGITS]}{splitext(picture.name)[1]}"
+    def set_aside(self, aside: Picture, data: bytes) -> None:
+        """Put the bytes of an object that makes way under another name; AwayError."""
         try:
-            self._store.put(self._address.below(name), data, digest)
+            self._store.put(self._address.below(aside.name), data, aside.sha256)
         except StorageError as error:
             raise AwayError(error) from error
         reach("mirror.set_aside")
-        return name
 
     def fetch(self, picture: Picture, name: str) -> bytes:
         """Return the bytes of a picture out of the object of a name; AwayError, RefusedError: they are others now."""
@@ -154,12 +140,19 @@ class MirrorBucket:
         for folder, _, names in os.walk(self._folder / IMAGES):
             yield from (Path(folder, name).relative_to(self._folder).as_posix() for name in names)
 
-    def remove(self, name: str, sha256: str | None = None) -> None:
-        """Remove a file here, where `sha256` is given only if it has these bytes; StorageError."""
-        path = self._folder / name
-        with durable.storing(path):
-            if sha256 is None or (path.is_file() and _digest(path.read_bytes()) == sha256):
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files here; StorageError."""
+        for name in names:
+            with durable.storing(path := self._folder / name):
                 path.unlink(missing_ok=True)
+            reach("mirror.removed")
+
+    def remove_copies(self, pictures: Iterable[Picture]) -> None:
+        """Remove the files here that have the bytes of the objects of their names; StorageError."""
+        for one in pictures:
+            with durable.storing(path := self._folder / one.name):
+                if one.there is not None and path.is_file() and _digest(path.read_bytes()) == one.there:
+                    path.unlink(missing_ok=True)
 
     def _there(self, name: str, cause: StorageError | None = None) -> bytes | None:
         """Return the bytes of an object, None when there is none; AwayError, which says the `cause` if there is one."""
@@ -168,16 +161,27 @@ class MirrorBucket:
         except StorageError as error:
             raise AwayError(cause or error) from error
 
-    def _explained(self, picture: Picture, error: StorageError) -> Exception:
-        """Return what a refusal means: whether another object is in the way."""
-        if picture.there is None and not isinstance(error, PassingError):
-            there = self._there(picture.name, error)
-            if there is not None and _digest(there) != picture.sha256:
-                return RefusedError(self._taken(picture))
-        return AwayError(error)
+    def _explained(self, picture: Picture, path: Path, error: StorageError) -> Exception:
+        """Return what a refusal means: whether the file was changed, or another object is in the way, or neither."""
+        if isinstance(error, PassingError):
+            return AwayError(error)
+        try:
+            here = path.read_bytes() if path.is_file() else None
+        except OSError as unread:
+            return RefusedError(f"{picture.name} cannot be read here ({unread.strerror}): see to it")
+        if here is not None and _digest(here) != picture.sha256:
+            return RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
+        there = None if picture.there is not None else self._there(picture.name, error)
+        taken = there is not None and _digest(there) != picture.sha256
+        return RefusedError(self._taken(picture)) if taken else AwayError(error)
 
     def _taken(self, picture: Picture) -> str:
         return f"{self.to}/{picture.name} is another object, not of this folder: move it away"
+
+
+def aside_name(picture: Picture) -> str:
+    """Return where the object that has a picture's name lies, too, before the picture is put over it."""
+    return f"{REPLACED}/{(picture.there or '')[:_DIGITS]}{splitext(picture.name)[1]}"
 
 
 def _digest(data: bytes) -> str:

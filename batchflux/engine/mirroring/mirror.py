@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError
+from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError, aside_name
 from batchflux.errors import StopRun
 from batchflux.failpoints import reach
 from batchflux.ledger.books.mirrored import AWAY, Picture, named_so, note_mirrored, window, with_objects
@@ -40,6 +40,7 @@ _TRIES = 3  # of a picture that fails while others get through
 _PAUSES = 1.0, 60.0  # seconds between two questions whether the bucket is there: the first, the longest
 _PAUSE_AT_END = 5.0  # the longest once all else is done
 PATIENCE = 60.0  # seconds at the end in which nothing gets through until the rest is left to the next run
+_GATHERING = 0.1  # seconds in which pictures gather that are put on record together
 _TOLD = 3  # failures one after another from which on the bucket is said to be away
 
 
@@ -69,13 +70,15 @@ class Mirror:
         self._at_hand: set[str] = set()  # the names of those that are ready or under way
         self._after: int | None = 0  # the job from which on the ledger is read; None: all of it was
         self._overflowed = False  # more came than are remembered: the ledger is read once more
-        self._reading, self._asking = asyncio.Lock(), asyncio.Lock()
+        self._reading, self._asking, self._moving = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._news, self._ending, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._refused: dict[str, str] = {}
         self._gone = 0
         self._put = 0
         self._failed: dict[str, tuple[int, int]] = {}  # how often a picture failed, and how many had got through then
         self._in_a_row, self._pause, self._since = 0, 0.0, 0.0
+        self._placed: list[Picture] = []  # in the bucket, and not yet on record
+        self._arrived, self._all_put = asyncio.Event(), False
         self._threads = ThreadPoolExecutor(AT_ONCE, "batchflux-mirror")
 
     def note(self, outcome: Outcome) -> None:
@@ -107,6 +110,7 @@ class Mirror:
         `on_fault` is told when the ledger cannot be written any more; that is raised at the end, too.
         """
         tasks = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]
+        recording = asyncio.create_task(self._record())
         tasks += [] if self._keep_local else [asyncio.create_task(self._sweep())]
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -114,7 +118,7 @@ class Mirror:
                 self.stop()
                 on_fault(error if isinstance(error, StopRun) else StopRun("bug", f"batchflux failed: {error!r}"))
 
-        for task in tasks:
+        for task in (*tasks, recording):
             task.add_done_callback(ended)
         try:
             yield
@@ -122,11 +126,14 @@ class Mirror:
             self._ending.set()
             self._news.set()
             await asyncio.gather(*tasks)
+            self._all_put = True
+            self._arrived.set()
+            await recording
             await self._note_brought_back()
         finally:
-            for task in tasks:
+            for task in (*tasks, recording):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, recording, return_exceptions=True)
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._event("mirror_ended", put=self._put, refused=len(self._refused), why=self.why)
 
@@ -139,7 +146,7 @@ class Mirror:
                 known = (await self._now_in_ledger(partial(with_objects, pictures=[Picture(name, "")])))[0].there
                 digest = await in_thread(partial(self._bucket.put_file, name, known))
                 if digest is not None:
-                    await self._noted(name, digest)
+                    await self._noted(Picture(name, digest))
         except AwayError as error:
             self.why = str(error)
             self._event("mirror_away", message=f"{self.to} is not there: {error}")
@@ -190,9 +197,9 @@ class Mirror:
             fresh = [self._fresh.popleft() for _ in range(min(len(self._fresh), _LOOKED_UP))]
             found = await self._database.submit(partial(with_objects, pictures=fresh))
             self._add(one for one in found if not one.mirrored)
-            for one in found:
-                if one.mirrored and not self._keep_local:  # it was made again, and is the same
-                    await self._in_thread(partial(self._bucket.remove, one.name, one.sha256))
+            again = [one for one in found if one.mirrored]  # they were made again, and are the same
+            if again and not self._keep_local:
+                await self._in_thread(partial(self._bucket.remove_copies, again))
             return True
         if self._after is None and self._overflowed:
             self._after, self._overflowed = 0, False
@@ -218,6 +225,7 @@ class Mirror:
         try:
             if picture.mirrored:
                 await self._in_thread(partial(self._bucket.bring_back, picture))
+                self._at_hand.discard(picture.name)
             else:
                 await self._mirrored(picture)
         except AwayError as error:
@@ -225,37 +233,66 @@ class Mirror:
             return
         except RefusedError as error:
             self._refuse(picture, str(error))
-        self._at_hand.discard(picture.name)
+            self._at_hand.discard(picture.name)
         self._failed.pop(picture.name, None)
         self._gets_through()
 
     async def _mirrored(self, picture: Picture) -> None:
-        if picture.there is not None:
+        """Put a picture: create its object, or let one that is there make way, or copy its bytes within the bucket."""
+        if picture.there is None and await self._in_thread(partial(self._bucket.put, picture)):
+            self._place(picture)
+            return
+        async with self._moving:
             await self._make_way(picture)
-        copied = False
-        if not await self._in_thread(partial(self._bucket.put, picture)):
-            name = await self._database.submit(partial(named_so, sha256=picture.sha256))
-            if name is None:
+            here = await self._in_thread(partial(self._bucket.put, picture))
+            if not here and not await self._copied(picture):
                 self._gone += 1  # the run itself says what becomes of its job
+                self._at_hand.discard(picture.name)
                 return
-            data = await self._in_thread(partial(self._bucket.fetch, picture, name))
-            copied = await self._in_thread(partial(self._bucket.put, picture, data))
-        await self._noted(picture.name, picture.sha256)
-        reach("mirror.recorded")
-        self._put += 1
-        if not self._keep_local:
-            await self._in_thread(partial(self._bucket.remove, picture.name))
-            reach("mirror.removed")
-        elif copied:
+            await self._noted(picture)
+        if not here and self._keep_local:
             await self._in_thread(partial(self._bucket.bring_back, picture))
+        self._place(picture)
 
     async def _make_way(self, picture: Picture) -> None:
         """Let an older object of ours lie under another name, too, before a picture is put over it."""
-        there = await self._in_thread(partial(self._bucket.replaced, picture))
-        kept = await self._database.submit(partial(named_so, sha256=picture.there or "", but=picture.name))
-        if there is not None and kept is None:
-            name = await self._in_thread(partial(self._bucket.set_aside, picture, there))
-            await self._noted(name, picture.there or "")
+        there = None
+        if picture.there is not None:
+            there = await self._in_thread(partial(self._bucket.replaced, picture))
+        if there is not None:
+            aside = Picture(aside_name(picture), picture.there or "")
+            (known,) = await self._database.submit(partial(with_objects, pictures=[aside]))
+            if not known.mirrored:
+                await self._in_thread(partial(self._bucket.set_aside, aside, there))
+                await self._noted(aside)
+
+    async def _copied(self, picture: Picture) -> bool:
+        """Copy the bytes of a picture that is not here to its name; False when they are nowhere."""
+        name = await self._database.submit(partial(named_so, sha256=picture.sha256))
+        if name is not None:
+            data = await self._in_thread(partial(self._bucket.fetch, picture, name))
+            await self._in_thread(partial(self._bucket.put, picture, data))
+        return name is not None
+
+    def _place(self, picture: Picture) -> None:
+        self._put += 1
+        self._placed.append(picture)
+        self._arrived.set()
+
+    async def _record(self) -> None:
+        """Write down what is in the bucket, many at a time, and then remove the files that are not to stay."""
+        while not (self._all_put and not self._placed):
+            await self._arrived.wait()
+            self._arrived.clear()
+            placed, self._placed = self._placed, []
+            if placed:
+                await self._database.submit(partial(note_mirrored, pictures=placed, at=self._now()))
+                reach("mirror.recorded")
+                if not self._keep_local:
+                    await self._in_thread(partial(self._bucket.remove, [one.name for one in placed]))
+            self._at_hand.difference_update(one.name for one in placed)
+            if not self._all_put:
+                await asyncio.sleep(_GATHERING)
 
     def _fails(self, picture: Picture, why: str, *, asked: bool) -> None:
         """Try a picture again later; less and less often while none gets through."""
@@ -298,9 +335,8 @@ class Mirror:
         """Remove the files of pictures that are in the bucket and on record: a kill may have left some."""
         names = self._bucket.files()
         while batch := await self._in_thread(lambda: [Picture(name, "") for name in islice(names, _LOOKED_UP)]):
-            for one in await self._database.submit(partial(with_objects, pictures=batch)):
-                if one.there is not None:
-                    await self._in_thread(partial(self._bucket.remove, one.name, one.there))
+            found = await self._database.submit(partial(with_objects, pictures=batch))
+            await self._in_thread(partial(self._bucket.remove_copies, found))
             if self._stopped.is_set():
                 return
 
@@ -308,8 +344,8 @@ class Mirror:
         if self._brings_back and not (self._stopped.is_set() or self._refused):
             await self._database.submit(partial(set_meta, name=AWAY, value="0"))
 
-    def _noted(self, name: str, sha256: str) -> asyncio.Future[None]:
-        return self._database.submit(partial(note_mirrored, name=name, sha256=sha256, at=self._now()))
+    def _noted(self, picture: Picture) -> asyncio.Future[None]:
+        return self._database.submit(partial(note_mirrored, pictures=[picture], at=self._now()))
 
     def _now_in_ledger(self, operation: Callable[[Any], T]) -> asyncio.Future[T]:
         return self._database.submit(operation)

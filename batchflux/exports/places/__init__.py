@@ -30,17 +30,27 @@ def destination(text: str) -> Path | Address:
         return Path(unquote(text.removeprefix("file://")))
     if in_bucket(text):
         try:
-            return Address.of(text)
+            place = Address.of(text)
         except ValueError as error:
             raise UsageError(f"{error}.") from None
+        return place._replace(key=place.key.rstrip("/"))
     if _SCHEME.match(text):
         buckets = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise UsageError(f"{quoted(text)} is no folder, and no bucket that an export can be written to: {buckets}.")
     return Path(text)
 
 
-def opened(dest: Path | Address, out: Path, kind: str, stores: Callable[[], Stores]) -> AbstractContextManager[Place]:
-    """Return what holds the place of an export while it is entered; entering it raises UsageError and FolderBusy."""
+def opened(
+    dest: Path | Address, out: Path, kind: str, stores: Callable[[], Stores], mirror: str | None = None
+) -> AbstractContextManager[Place]:
+    """Return what holds the place of an export while it is entered; entering it raises UsageError and FolderBusy.
+
+    `mirror` is the address of the bucket that has the pictures of `out`, too: UsageError where one lies in the other.
+    """
     if isinstance(dest, Path):
         return Destination(dest, out, kind)
+    ours, theirs = f"{dest}/", f"{mirror}/"
+    if mirror is not None and (ours.startswith(theirs) or theirs.startswith(ours)):
+        what = f"{dest} and {mirror}, which mirrors {out}, lie in each other"
+        raise UsageError(f"{what}, and an export never changes what it is made from: choose a prefix beside it.")
     return BucketDestination(stores().at(dest), dest, kind)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 import uuid
@@ -237,20 +238,20 @@ def _spool(address: str) -> Iterator[Path]:
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
             raise UsageError(f"{path} is not a folder of this user's alone: remove it, or let TMPDIR name another.")
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    held = False
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderBusy(f"Another process exports to {address}: wait for it, or choose another.") from None
-        _emptied(path)
+            held = path.stat().st_ino == os.fstat(descriptor).st_ino  # and not one that its holder removed just now
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise FolderBusy(f"Another process exports to {address}: wait for it, or choose another.")
+        with storing(path):
+            for left in path.iterdir():  # of one that was killed
+                left.unlink()
         yield path
-        _emptied(path)
-        path.rmdir()
     finally:
+        if held:
+            shutil.rmtree(path, ignore_errors=True)  # what stays is removed by the next export
         os.close(descriptor)
-
-
-def _emptied(path: Path) -> None:
-    with storing(path):
-        for left in path.iterdir():
-            left.unlink()

@@ -1,7 +1,8 @@
 """What of a folder's pictures is in the bucket of output.mirror: a row for each name, with the bytes it has there.
 
-What a row says was put there before the row was written. An object of ours is written over only when another row has
-the bytes that it had; so all bytes that rows name are in the bucket, whenever the process is killed.
+What a row says was put there before the row was written. An object of ours is written over only when a row says that
+its bytes lie in `.replaced/`, where none is written over: so all bytes that rows name are in the bucket, whenever the
+process is killed.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchflux.output.base import IMAGES
+from batchflux.output.base import IMAGES, REPLACED
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS mirrored (
@@ -79,16 +80,17 @@ def with_objects(connection: sqlite3.Connection, pictures: Sequence[Picture]) ->
     return [one._replace(there=None if row is None else row[0]) for one, row in zip(pictures, found, strict=True)]
 
 
-def named_so(connection: sqlite3.Connection, sha256: str, but: str = "") -> str | None:
-    """Return the name of an object with these bytes, of another name than `but`; None when there is none."""
-    query = "SELECT name FROM mirrored WHERE sha256 = ? AND name != ? LIMIT 1"
-    row = connection.execute(query, (sha256, but)).fetchone()
+def named_so(connection: sqlite3.Connection, sha256: str) -> str | None:
+    """Return the name of an object with these bytes, one that is never written over first; None: there is none."""
+    query = f"SELECT name FROM mirrored WHERE sha256 = ? ORDER BY name LIKE '{REPLACED}/%' DESC LIMIT 1"  # noqa: S608  a constant
+    row = connection.execute(query, (sha256,)).fetchone()
     return None if row is None else str(row[0])
 
 
-def note_mirrored(connection: sqlite3.Connection, name: str, sha256: str, at: float) -> None:
-    """Record that the object of a name has these bytes."""
-    connection.execute("INSERT OR REPLACE INTO mirrored VALUES (?, ?, ?)", (name, sha256, at))
+def note_mirrored(connection: sqlite3.Connection, pictures: Iterable[Picture], at: float) -> None:
+    """Record that the objects of these names have these bytes."""
+    rows = ((one.name, one.sha256, at) for one in pictures)
+    connection.executemany("INSERT OR REPLACE INTO mirrored VALUES (?, ?, ?)", rows)
 
 
 def names_of_mirrored(connection: sqlite3.Connection) -> Iterator[str]:
