@@ -266,7 +266,7 @@ def _amount(text: str | None) -> Decimal | None:
 
 def _spent(connection: sqlite3.Connection, rows: Sequence[Run]) -> dict[float, Decimal]:
     """Return what each run on record has cost: one that was cut off, what had been spent until the next began."""
-    after = [row.before for row in rows[1:]] + [spent(connection)]
+    after = [*(row.before for row in rows[1:]), spent(connection)] if rows else []
     return {
         row.began: currency(later - row.before if row.spent is None else row.spent)
         for row, later in zip(rows, after, strict=True)

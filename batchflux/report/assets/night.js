@@ -1,5 +1,6 @@
 // The runs of the folder by the time: what came when, what was waited for, and the runs beside each other.
 import { byId, choice, h, s } from "./dom.js";
+import { endSays } from "./header.js";
 import { change, state } from "./state.js";
 import { setup } from "./store.js";
 import { bars, BOTTOM, frame, LEFT, numbersTable, sayTime, setWidth, TALL, timeLabels, TOP, WIDE } from "./svg.js";
@@ -231,7 +232,7 @@ function moneyChart(night, data) {
 
 // What happened, from its beginning to its end.
 function nightEvents(night) {
-  const end = night.state === "stopped" ? say.runCutOff : night.state === "ended" ? night.message : "";
+  const end = night.state === "stopped" ? say.runCutOff : night.state === "ended" ? endSays(night.reason, night.message) : "";
   const list = [
     [night.started_at, say.runBegan(night.todo)],
     ...night.stretches.filter(({ kind }) => kind !== "wait").map((stretch) => [stretch.since, `${laneName(stretch)}, ${lastedFor(stretch, night)}: ${stretch.why}`]),
