@@ -191,12 +191,13 @@ def _as_json(found: Sequence[History]) -> str:
 
 def history_lines(found: History) -> list[str]:
     """Return the runs of one name as a table of at most 80 columns, where it can be; the folder of each if it fits."""
-    several = len({folder for folder, _ in found.runs}) > 1
+    folders = {folder for folder, _ in found.runs}
+    alike = len({folder.name for folder in folders}) < len(folders)
     years = {_local(night.began).year for _, night in found.runs}
     rows = [_row(night, with_year=len(years) > 1) for _, night in found.runs]
     text = list(_table((_HEADS, *rows)))
-    if several:
-        names = ["folder", *(place(str(folder)) for folder, _ in found.runs)]
+    if len(folders) > 1:
+        names = ["folder", *(place(str(folder)) if alike else folder.name for folder, _ in found.runs)]
         wide = max(map(disp_len, text))
         beside = [f"{line:<{wide}} {name}" for line, name in zip(text, names, strict=True)]
         text = beside if max(map(disp_len, beside)) <= _WIDTH else text
