@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MANIFEST = """
 version: 1
 name: twice
-provider: {name: simulator, price: 0.14, currency: CNY, options: {latency: [0.01, 0.05], size: 64, faults: {moderated: 0.2}}}
+provider: {name: simulator, price: 0.14, currency: CNY, options: {size: 64, faults: {moderated: 0.2}}}
 limits: {concurrency: 4, attempts: 1, deadline: 3h}
 jobs: [{prompt: "a cup, {{ n }}", matrix: {n: {range: [1, 12]}}}]
 """
