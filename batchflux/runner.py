@@ -23,6 +23,7 @@ from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
+    Start,
     found_of,
     keep_distance,
     keys_of,
@@ -49,7 +50,8 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, nanos, set_meta, spent, spooled
 from batchflux.observers import Progress, Waits, Watcher
-from batchflux.output.base import CARD, LEDGER, MANIFEST, METADATA, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
+from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
@@ -57,6 +59,7 @@ from batchflux.photos import Buckets
 from batchflux.planner import Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
+from batchflux.transport.threads import Unawaited, in_thread
 from batchflux.webhooks.opening import hooks_of
 from batchflux.webhooks.wakes import Wakes
 
@@ -76,7 +79,6 @@ if TYPE_CHECKING:
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
 
-FOLLOWING = (RESULTS, METADATA, CARD, MANIFEST, SUMMARY)  # files that a mirror has as they are at a run's end
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
@@ -154,6 +156,8 @@ class _Run:
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
             self.mirror = await open_mirror(self.manifest, self.options.environ, self.ledger.database, self.event)
+            if (doubt := shaky_locks(self.folder)) is not None:
+                self.event("shaky_locks", message=doubt)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
             await self._performed(survey, plan, already)
@@ -190,7 +194,7 @@ class _Run:
         written = self._written(summary)
         if self.mirror is not None:
             away = self.mirror.why
-            await self.mirror.follow(FOLLOWING)
+            await self.mirror.follow()
             written = written if self.mirror.why == away else self._written(summary)
         how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
         self.event("run_ended", **how, **written.this_run)
@@ -255,6 +259,7 @@ class _Run:
                 ready=self.books.photos.ready,
                 buckets=buckets,
                 room=mark.check,
+                clears=(lambda: False) if self.mirror is None else self.mirror.clears,
                 wakes=await self._receive(stack, wakes, executor),
             )
             async with self._balances(world) if plan.calls else contextlib.nullcontext():
@@ -295,7 +300,8 @@ class _Run:
 
     async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
         manifest, selection = self.manifest, self.options.selection
-        rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
+        start = Start(already=already, on_unknown=selection.on_unknown)
+        rules = rules_of(manifest, self.keys, shared, self.gate, start)
         paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
         keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
         runner = JobRunner(world, rules)
@@ -360,13 +366,16 @@ class _Run:
         canary.proven, canary.note = known, note
         canary.alone = plan.alone
 
-    def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
+    async def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
+        threads = Unawaited(1, "batchflux-reload")  # tables may come out of buckets
         try:
-            manifest = reload()
+            manifest = await in_thread(reload, threads)
         except BatchfluxError as error:
             self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
             return
+        finally:
+            threads.shutdown()
         retune(rules, manifest)
         pool.grow(workers_for(manifest.limits.concurrency))
         self.manifest = replace(self.manifest, limits=manifest.limits)

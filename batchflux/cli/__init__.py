@@ -15,6 +15,7 @@ BUG = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {  # command → the module that has it, and what the list of commands says
     "init": ("init", "Write a starter manifest, or one for a table or a folder of photos."),
     "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
+    "rehearse": ("rehearse", "Rehearse a run on a clock that jumps: when it ends, what it spends; sends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
     "history": ("nights", "Compare the runs of output folders: what each made, cost and waited for."),
@@ -31,6 +32,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "merge": ("folder", "Join two output folders into a third; pays for nothing."),
     "reconcile": ("books", "Compare an output folder's attempts with the provider's own books; changes nothing."),
     "prune": ("folder", "List pictures of jobs that are no longer listed, and set them aside."),
+    "recipe": ("recipe", "Print what runs a manifest every night: cron, systemd, docker, kubernetes and others."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
     "schema": ("init", "Print the manifest's JSON Schema, for editors."),
     "docs": ("manual", "Print the manual: the manifest's keys, errors, columns, limits, guarantees and more."),

@@ -82,6 +82,13 @@ OPTIONS = (  # that `plan` and `run` share
 )
 
 
+def loading(given: dict[str, Any]) -> partial[Manifest]:
+    """Take MANIFEST and the options that change it out of what was given; return what loads it."""
+    limits = {name: given.pop(name) for name in LIMITS}
+    given["sets"] += tuple(f"limits.{name}={value}" for name, value in limits.items() if value is not None)
+    return partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out", "env_file")})
+
+
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add MANIFEST and its options; the command gets `load: Callable[..., Manifest]` and `selection: Selection`."""
 
@@ -90,10 +97,7 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        limits = {name: given.pop(name) for name in LIMITS}
-        given["sets"] += tuple(f"limits.{name}={value}" for name, value in limits.items() if value is not None)
-        named = ("path", "sets", "provider", "out", "env_file")
-        load = partial(load_manifest, **{name: given.pop(name) for name in named})
+        load = loading(given)
         chosen = {name: given.pop(name) for name in SELECTION}
         if chosen["pay_again"] and not chosen["retry_failed"]:
             raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")

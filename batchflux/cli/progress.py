@@ -36,7 +36,17 @@ DRAW_SECONDS = 0.5
 RECENT = 600.0  # seconds over which a rate is taken: what was waited for before says nothing about the time left
 MOST_FAILURES_SHOWN = 20
 TOLD = frozenset(
-    {"limits_changed", "limits_kept", "key_refused", "key_away", "away", "back", "mirror_away", "mirror_back"}
+    {
+        "limits_changed",
+        "limits_kept",
+        "key_refused",
+        "key_away",
+        "away",
+        "back",
+        "mirror_away",
+        "mirror_back",
+        "shaky_locks",
+    }
 )  # with a message
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 _LONGEST_NAME = 24  # columns

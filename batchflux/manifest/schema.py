@@ -40,7 +40,7 @@ from batchflux.manifest.reading.values import (
     line_of_text,
 )
 from batchflux.models import DIFFERENCES, Verify
-from batchflux.output.stores.base import StoreSettings
+from batchflux.output.stores.base import StoreSettings, folder_of
 from batchflux.output.stores.opening import Stores
 from batchflux.photos import LINK_LIFE, Photos, Published, Settings, reach_of
 from batchflux.secrets import Secrets
@@ -107,7 +107,7 @@ class OutputConfig(Part):
     accept: Annotated[tuple[str, ...], kinds.of_node(kinds.accepted, kinds.ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
     )
-    mirror: Annotated[str | None, kinds.of_text(values.bucket, "string", "null")] = Field(
+    mirror: Annotated[str | None, kinds.of_text(folder_of, "string", "null")] = Field(
         None, description="a bucket that gets each picture, too, as s3://bucket/spring"
     )
     keep_local: Truth = Field(True, description="false: a picture is removed here once it is in the mirror")

@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, JobError, UsageError
 from batchflux.failpoints import reach
 from batchflux.output.base import SUFFIXES
-from batchflux.output.stores.base import Address
+from batchflux.output.stores.base import Address, PlaceError
 from batchflux.photos.photos import MAX_SENT
+from batchflux.transport.threads import Unawaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from batchflux.models import Job, Reference
+    from batchflux.output.stores.base import ObjectStore
     from batchflux.output.stores.opening import Stores
     from batchflux.photos.photos import Photos
 
@@ -119,7 +120,7 @@ class Buckets:
     def __init__(self, stores: Stores, photos: Photos, published: Published) -> None:
         self.published = published
         self._stores, self._photos = stores, photos
-        self._pool = ThreadPoolExecutor(THREADS, "batchflux-buckets")
+        self._pool = Unawaited(THREADS, "batchflux-buckets")
         if published.to is not None:
             stores.at(published.to)
 
@@ -152,15 +153,18 @@ class Buckets:
         return await self._in_thread(lambda: self._stores.at(place).sign(place.key, seconds))
 
     async def look(self, image: Reference) -> str | None:
-        """Return why a reference that lies in a bucket cannot be sent as a link: it is not there, or too large.
+        """Return why a reference in a bucket cannot be sent as a link: it is not to be had, or too large.
 
-        Raises StorageError: the bucket cannot be listed.
+        Raises StorageError: the bucket cannot be asked, and perhaps no other.
         """
         return await self._in_thread(lambda: self._look(image))
 
     def _look(self, image: Reference) -> str | None:
         place = Address.of(image.url or "")
-        found = next(iter(self._stores.at(place).find(place.key)), None)
+        try:
+            found = next(iter(self._at(place).find(place.key)), None)
+        except PlaceError as error:
+            return f"the reference {error}"
         if found is None or found.key != place.key:
             return _gone(image)
         return _too_large(image) if found.size > MAX_SENT else None
@@ -168,26 +172,34 @@ class Buckets:
     async def read(self, image: Reference) -> Reference:
         """Return a reference that lies in a bucket as a photo, with its bytes in a file; `fault` says what is wrong.
 
-        Raises StorageError: the bucket cannot be read.
+        Raises StorageError: the bucket cannot be read, and perhaps no other.
         """
         return await self._in_thread(lambda: self._read(image))
 
     def _read(self, image: Reference) -> Reference:
         place, target = Address.of(image.url or ""), _Bounded()
         try:
-            there = self._stores.at(place).fetch(place.key, target)
+            there = self._at(place).fetch(place.key, target)
         except _TooLargeError:
             return replace(image, fault=_too_large(image))
+        except PlaceError as error:
+            return replace(image, fault=f"the reference {error}")
         if not there:
             return replace(image, fault=_gone(image))
         return self._photos.received(image, target.getvalue())
+
+    def _at(self, place: Address) -> ObjectStore:
+        try:
+            return self._stores.at(place)
+        except UsageError as error:  # nothing is said of it, or what is said is wrong
+            raise PlaceError(str(error)) from error
 
     async def _in_thread(self, work: Callable[[], Made]) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for what has."""
-        self._pool.shutdown(cancel_futures=True)
+        """Drop what has not begun; what has may be cut off."""
+        self._pool.shutdown()
 
 
 def _gone(image: Reference) -> str:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.errors import StorageError
 from batchflux.failpoints import VARIABLE
+from batchflux.output.resources import LowWaterMark
 from batchflux.testing.bank import picture_of
 from tests.program import Scene
-from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, DENIED, SLOW_DOWN, Fault, Served
+from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, DENIED, SLOW, SLOW_DOWN, Fault, Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -350,3 +352,42 @@ def test_a_signal_ends_the_wait_for_a_bucket(program: Program, bank: Bank, fault
     faulty.front.always = None
     assert mirrored.run().code == 0
     mirrored.whole(MADE)
+
+
+def test_files_of_others_that_would_be_written_over_stay(mirrored: Mirrored) -> None:
+    store = mirrored.served.store()
+    store.put("run/README.md", b"of the shop", digest(b"of the shop"))
+    ended = mirrored.run()
+    assert ended.code == 2, ended.said
+    assert f"{mirrored.to} has a README.md that is not of this folder" in ended.err
+    assert mirrored.objects() == {"README.md": b"of the shop"}
+    assert mirrored.bank.posts.total() == 0
+    store.delete("run/README.md")
+    assert mirrored.run().code == 0
+    store.delete("run/.batchflux")
+    assert mirrored.run().code == 0, "they are its own"
+
+
+def test_a_full_disk_waits_for_the_mirror_that_makes_room(
+    program: Program, bank: Bank, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored = Mirrored(program, bank, faulty)
+    made = {f"images/n{number}.png": f"n{number}" for number in range(12)}
+    jobs = "".join(f"  - {{id: {job}, prompt: 'job {job} #url', output_format: png}}\n" for job in made.values())
+    mirrored.write(jobs)
+
+    def check(_mark: LowWaterMark, in_flight: int) -> StorageError | None:
+        return StorageError("almost full") if len(mirrored.here()) + in_flight > 6 else None
+
+    monkeypatch.setattr(LowWaterMark, "check", check)
+    faulty.front.faults.extend([Fault(), *[SLOW] * 12])
+    ended = mirrored.run(away=True)
+    assert ended.code == 0, ended.said
+    mirrored.whole(made)
+    mirrored.write(jobs + "".join(f"  - {{id: {job}, prompt: 'job {job} #url'}}\n" for job in range(100, 150)))
+    monkeypatch.setattr("batchflux.engine.mirroring.mirror.PATIENCE", 0.0)
+    faulty.front.always = DENIED
+    ended = mirrored.run(away=True)
+    assert ended.code == 3, ended.said
+    assert program.summary()["reason"] == "storage", "a bucket that is away makes no room"
+    assert 6 <= len(mirrored.here()) < 50

@@ -331,3 +331,28 @@ def test_a_batch_carries_the_bytes_of_photos_and_of_what_lies_in_a_bucket(progra
     sent = [hashlib.sha256(photo).hexdigest() for photo in (data, photo_of("b"))]
     assert all(any(digest in name for name in kept) for digest in sent), kept
     assert moto.objects().keys() == {"a.png"}
+
+
+@pytest.mark.parametrize("style", ["standard", "chat"])
+def test_a_bucket_that_is_not_to_be_had_is_the_matter_of_its_jobs(
+    program: Program, bank: Bank, moto: Served, style: str
+) -> None:
+    program.environ |= moto.environ
+    moto.store().put("a.png", photo_of("a"), hashlib.sha256(photo_of("a")).hexdigest())
+    images = {"good": f"{moto.bucket}/a.png", "none": "s3://no-such-bucket/a.png", "unsaid": "oss://unsaid/a.png"}
+    jobs = "".join(
+        f"  - {{id: {name}, prompt: 'job {name} #url', image: '{image}', style: {style}}}\n"
+        for name, image in reversed(images.items())
+    )
+    program.manifest(bank.url, jobs)
+    ended = program.run()
+    assert ended.code == 1, ended.said
+    rows = {row["id"]: row for row in program.rows()}
+    assert {name: row["error_code"] for name, row in rows.items()} == {
+        "good": "",
+        "none": "reference",
+        "unsaid": "reference",
+    }
+    assert "s3://no-such-bucket/a.png: there is no such bucket" in rows["none"]["error"]
+    assert "oss://unsaid: name its region" in rows["unsaid"]["error"]
+    assert bank.posts.total() == 1

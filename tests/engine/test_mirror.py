@@ -198,6 +198,17 @@ def test_what_does_not_get_through_is_left_to_the_next_run_after_a_minute(scene:
     assert list((scene.folder / "images").iterdir()) == []
 
 
+def test_what_does_not_pass_by_itself_is_not_waited_for_at_the_end(scene: Scene) -> None:
+    scene.make(40)
+    scene.shelf.fault = lambda _key, _now: StorageError("the store is full; free space")
+    mirror = scene.go()
+    assert scene.seconds < 5
+    assert verdict(mirror, scene.use())[::2] == ("mirror", 3)
+    scene.shelf.fault = lambda _key, now: StorageError("the store is full; free space") if now < 0.5 else None
+    assert scene.go().why == ""
+    assert len(scene.shelf.objects) == 40
+
+
 def test_as_long_as_some_get_through_the_end_waits(scene: Scene) -> None:
     scene.make(60)
     scene.shelf.fault = lambda key, now: away(key) if int(now) % 40 else None
@@ -277,3 +288,54 @@ def test_a_picture_that_is_nowhere_is_nobody_s_fault_here(scene: Scene) -> None:
     mirror = scene.go()
     assert verdict(mirror, scene.use())[2] == 0
     assert list(scene.shelf.objects) == ["run/images/p1.png"]
+
+
+def test_a_file_goes_only_while_the_bucket_has_it(scene: Scene) -> None:
+    """It lost one behind our back, and somebody put the file back here: that may be the last there is."""
+    scene.make(3)
+    data = (scene.folder / "images/p1.png").read_bytes()
+    scene.go(keep_local=False)
+    scene.shelf.objects = {}
+    (scene.folder / "images/p1.png").write_bytes(data)
+    scene.go(keep_local=False)
+    assert scene.shelf.objects == {"run/images/p1.png": data}
+    assert list((scene.folder / "images").iterdir()) == []
+    scene.shelf.objects["run/images/p1.png"] = b"somebody else's"
+    (scene.folder / "images/p1.png").write_bytes(data)
+    mirror = scene.go(keep_local=False)
+    assert (scene.folder / "images/p1.png").read_bytes() == data
+    assert "images/p1.png is another object" in verdict(mirror, scene.use())[1]
+    scene.shelf.objects = {}
+    scene.shelf.fault = away
+    scene.go(keep_local=False)
+    assert (scene.folder / "images/p1.png").read_bytes() == data
+
+
+def test_a_file_that_is_written_as_its_picture_is_put_stays(scene: Scene) -> None:
+    scene.make()
+
+    def meanwhile(_key: str, _now: float) -> None:
+        (scene.folder / "images/p0.png").write_bytes(b"retouched")
+
+    scene.shelf.fault = meanwhile
+    scene.go(keep_local=False)
+    assert (scene.folder / "images/p0.png").read_bytes() == b"retouched"
+
+
+def test_what_a_killed_run_put_and_did_not_record_makes_way(scene: Scene) -> None:
+    """The job was edited since, and has its name: the object of that name is known by its bytes."""
+    scene.make(2)
+    old = (scene.folder / "images/p0.png").read_bytes()
+    scene.shelf.objects["run/images/p0.png"] = old
+    (scene.folder / "images/p1.png").rename(scene.folder / "images/p0.png")
+    new = (scene.folder / "images/p0.png").read_bytes()
+    scene.ledger.database.now(lambda connection: _rename(connection, "images/p0.png", ".replaced/p0.png"))
+    scene.ledger.database.now(lambda connection: _rename(connection, "images/p1.png", "images/p0.png"))
+    mirror = scene.go()
+    assert verdict(mirror, scene.use())[2] == 0
+    aside = f"run/.replaced/{hashlib.sha256(old).hexdigest()[:32]}.png"
+    assert scene.shelf.objects == {"run/images/p0.png": new, aside: old}
+
+
+def _rename(connection: sqlite3.Connection, name: str, to: str) -> None:
+    connection.execute("UPDATE jobs SET file_name = ? WHERE file_name = ?", (to, name))

@@ -119,6 +119,6 @@ def test_references_in_buckets_are_read_there(moto: Served, tmp_path: Path, monk
     out = folder(tmp_path / "out", jobs)
     done = exported(out)
     assert done.pictures == 1
-    assert done.left_out == {"j1": f"its reference cannot be fetched: {sources[1]} is not there"}
+    assert done.left_out == {"j1": f"its reference cannot be fetched: there is no {sources[1]}"}
     (file,) = (tmp_path / "dest/data").glob("*.parquet")
     assert [row["input_image"]["bytes"] for row in parquet.read_table(file).to_pylist()] == [data]

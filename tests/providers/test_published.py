@@ -16,6 +16,8 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, Finished, Job, Json, Link, Multipart, Reference
 from batchflux.photos import Published
 from batchflux.providers import providers
+from batchflux.providers.answers.echoes import Own
+from batchflux.providers.answers.listed import equal
 from batchflux.redaction import without_links
 from tests.conftest import numbered_job
 from tests.providers.driving import body_of, read
@@ -74,6 +76,17 @@ def test_an_echoed_link_is_not_the_picture(known: str) -> None:
         only = read(reader, json.dumps({"data": [{"url": sent}]}))
         assert isinstance(only, JobError), only
         assert only.code is Code.ECHOED_INPUT
+
+
+@pytest.mark.parametrize("url", ["s3://shop/sample.jpeg", f"https://shop.s3.amazonaws.com/sample.jpeg?{QUERY}"])
+def test_a_picture_may_have_the_name_of_a_reference(url: str) -> None:
+    """Signed results of some APIs are all called alike; only the reference's own bucket makes it the reference."""
+    reference = Reference(source="s3://shop/sample.jpeg", url=url)
+    for own in (f"https://shop.s3.amazonaws.com/sample.jpeg?{QUERY[9:]}", "http://host/shop/sample.jpeg?sig=2"):
+        assert Own(job_of(reference)).is_url(own)
+    for picture in ("https://delivery.bfl.ai/results/9/sample.jpeg?sig=1", "https://cdn.ai/sample.jpeg/1?sig=1"):
+        assert not Own(job_of(reference)).is_url(picture)
+        assert not equal(reference.source, picture)
 
 
 @pytest.mark.parametrize("known", KNOWN)

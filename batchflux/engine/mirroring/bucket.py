@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batchflux.errors import StorageError, UsageError
 from batchflux.failpoints import reach
 from batchflux.output import durable
-from batchflux.output.base import IMAGES, REPLACED
+from batchflux.output.base import CARD, IMAGES, MANIFEST, METADATA, REPLACED, RESULTS, SUMMARY
 from batchflux.output.folder_store import FolderStore
 from batchflux.output.stores.base import PassingError, read
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.books.mirrored import Picture
     from batchflux.output.stores.base import Address, ObjectStore
 
+FOLLOWING = (RESULTS, METADATA, CARD, MANIFEST, SUMMARY)  # files that are put over those of the run before
 MARKER = ".batchflux"  # an object that says whose mirror this is
 _DIGITS = 32  # of a sha256, in the name of an object that made way
 _TRIES = 2  # of a file that is written beside
@@ -38,6 +39,14 @@ class RefusedError(Exception):
     """A picture cannot be in the bucket until somebody sees to it; the text says why."""
 
 
+class TakenError(RefusedError):
+    """There is an object of a picture's name with other bytes, of which this is the digest."""
+
+    def __init__(self, message: str, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
+
+
 class MirrorBucket:
     """The objects of one output folder, below `address`."""
 
@@ -45,12 +54,14 @@ class MirrorBucket:
         self._store, self._address, self._folder = store, address, folder
         self.to = str(address).rstrip("/")
 
-    def claim(self, mark: str) -> None:
-        """See that objects can be put, and note there whose mirror it is.
+    def claim(self, mark: str, *, proven: bool = False) -> None:
+        """See that objects can be put, and note there whose mirror it is; `proven`: it is this folder's.
 
-        AwayError: they cannot; UsageError: it is another folder's.
+        AwayError: they cannot; UsageError: it is another folder's, or has others' files that would be written over.
         """
         data, key = f"{mark}\n".encode(), self._address.below(MARKER)
+        if not proven and self._there(MARKER) is None:
+            self._see_room()
         try:
             self._store.put(key, data, _digest(data))
         except StorageError as error:
@@ -60,8 +71,17 @@ class MirrorBucket:
             remedy = f"choose another output.mirror, or remove {MARKER} there if that folder is no more"
             raise UsageError(f"{what}: {remedy}. Nothing was spent.") from error
 
+    def _see_room(self) -> None:
+        for name in FOLLOWING:
+            if self._there(name) is not None:
+                what = f"{self.to} has a {name} that is not of this folder, and would get its own"
+                raise UsageError(f"{what}: choose another output.mirror, or move that away. Nothing was spent.")
+
     def put(self, picture: Picture, data: bytes | None = None) -> bool:
-        """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError."""
+        """Put the file of a picture, or these bytes; False when there is neither. AwayError, RefusedError, TakenError.
+
+        Only over what is known to be `there` another object is written.
+        """
         key, over = self._address.below(picture.name), picture.there is not None
         path = self._folder / picture.name
         if data is None and not path.is_file():
@@ -76,13 +96,13 @@ class MirrorBucket:
     def replaced(self, picture: Picture) -> bytes | None:
         """Return our object that a picture is about to be put over; None when there is nothing to lose.
 
-        RefusedError: it is somebody else's; AwayError.
+        TakenError: it is another; AwayError.
         """
         there = self._there(picture.name)
         if there is None or _digest(there) == picture.sha256:
             return None
         if _digest(there) != picture.there:
-            raise RefusedError(self._taken(picture))
+            raise self._taken(picture, there)
         return there
 
     def set_aside(self, aside: Picture, data: bytes) -> None:
@@ -140,19 +160,32 @@ class MirrorBucket:
         for folder, _, names in os.walk(self._folder / IMAGES):
             yield from (Path(folder, name).relative_to(self._folder).as_posix() for name in names)
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove files here; StorageError."""
-        for name in names:
-            with durable.storing(path := self._folder / name):
-                path.unlink(missing_ok=True)
-            reach("mirror.removed")
-
-    def remove_copies(self, pictures: Iterable[Picture]) -> None:
-        """Remove the files here that have the bytes of the objects of their names; StorageError."""
+    def remove(self, pictures: Iterable[Picture]) -> None:
+        """Remove the files of pictures that have their bytes; StorageError."""
         for one in pictures:
             with durable.storing(path := self._folder / one.name):
-                if one.there is not None and path.is_file() and _digest(path.read_bytes()) == one.there:
-                    path.unlink(missing_ok=True)
+                if path.is_file() and _digest(path.read_bytes()) == one.sha256:
+                    path.unlink()
+            reach("mirror.removed")
+
+    def spare(self, picture: Picture) -> None:
+        """Remove the file of a picture that was put once, if it has its bytes, and the bucket has it still or again.
+
+        AwayError, RefusedError: it does not; StorageError.
+        """
+        path, key = self._folder / picture.name, self._address.below(picture.name)
+        try:
+            size = path.stat().st_size
+            found = next(iter(self._store.find(key)), None)
+        except FileNotFoundError:
+            return
+        except StorageError as error:
+            raise AwayError(error) from error
+        if found is None or found[:2] != (key, size):
+            if _digest(path.read_bytes()) != picture.sha256:
+                return
+            self.put(picture._replace(there=None))
+        self.remove([picture])
 
     def _there(self, name: str, cause: StorageError | None = None) -> bytes | None:
         """Return the bytes of an object, None when there is none; AwayError, which says the `cause` if there is one."""
@@ -172,11 +205,13 @@ class MirrorBucket:
         if here is not None and _digest(here) != picture.sha256:
             return RefusedError(f"{picture.name} was changed here since it was made: put it back, or move it away")
         there = None if picture.there is not None else self._there(picture.name, error)
-        taken = there is not None and _digest(there) != picture.sha256
-        return RefusedError(self._taken(picture)) if taken else AwayError(error)
+        if there is None or _digest(there) == picture.sha256:
+            return AwayError(error)
+        return self._taken(picture, there)
 
-    def _taken(self, picture: Picture) -> str:
-        return f"{self.to}/{picture.name} is another object, not of this folder: move it away"
+    def _taken(self, picture: Picture, there: bytes) -> TakenError:
+        what = f"{self.to}/{picture.name} is another object, not of this folder: move it away"
+        return TakenError(what, _digest(there))
 
 
 def aside_name(picture: Picture) -> str:

@@ -10,19 +10,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchflux.engine.mirroring.bucket import AwayError, MirrorBucket, RefusedError, aside_name
+from batchflux.engine.mirroring.bucket import (
+    FOLLOWING,
+    AwayError,
+    MirrorBucket,
+    RefusedError,
+    TakenError,
+    aside_name,
+)
 from batchflux.errors import StopRun
 from batchflux.failpoints import reach
-from batchflux.ledger.books.mirrored import AWAY, Picture, named_so, note_mirrored, window, with_objects
+from batchflux.ledger.books.mirrored import AWAY, Picture, is_known, named_so, note_mirrored, window, with_objects
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Status
-from batchflux.transport.threads import in_thread
+from batchflux.transport.threads import Unawaited, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -77,9 +83,10 @@ class Mirror:
         self._put = 0
         self._failed: dict[str, tuple[int, int]] = {}  # how often a picture failed, and how many had got through then
         self._in_a_row, self._pause, self._since = 0, 0.0, 0.0
+        self._cleared = self._clock()  # when files were removed last
         self._placed: list[Picture] = []  # in the bucket, and not yet on record
         self._arrived, self._all_put = asyncio.Event(), False
-        self._threads = ThreadPoolExecutor(AT_ONCE, "batchflux-mirror")
+        self._threads = Unawaited(AT_ONCE, "batchflux-mirror")
 
     def note(self, outcome: Outcome) -> None:
         """Take up the picture of a job that has just ended, if it has one."""
@@ -96,6 +103,12 @@ class Mirror:
         """Put what is under way, and no more."""
         for event in (self._stopped, self._ending, self._news):
             event.set()
+
+    def clears(self) -> bool:
+        """Whether files are being removed here, their pictures being in the bucket, or were a short time ago."""
+        comes = bool(self._at_hand or self._fresh) or self._after is not None
+        lately = self._clock() - self._cleared < PATIENCE
+        return (comes or lately) and not (self._keep_local or self.why or self._stopped.is_set())
 
     def waiting(self) -> str | None:
         """Return what the end of the run waits for, None before it."""
@@ -134,22 +147,24 @@ class Mirror:
             for task in (*tasks, recording):
                 task.cancel()
             await asyncio.gather(*tasks, recording, return_exceptions=True)
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.shutdown()
             self._event("mirror_ended", put=self._put, refused=len(self._refused), why=self.why)
 
-    async def follow(self, names: Iterable[str]) -> None:
-        """Put files of the folder over those of the run before, unless it was stopped or the bucket is away."""
+    async def follow(self) -> None:
+        """Put the files that show the folder over the last run's, unless this was stopped or the bucket is away."""
         if self._stopped.is_set() or self.why:
             return
         try:
-            for name in names:
+            for name in FOLLOWING:
                 known = (await self._now_in_ledger(partial(with_objects, pictures=[Picture(name, "")])))[0].there
-                digest = await in_thread(partial(self._bucket.put_file, name, known))
+                digest = await self._in_thread(partial(self._bucket.put_file, name, known))
                 if digest is not None:
                     await self._noted(Picture(name, digest))
         except AwayError as error:
             self.why = str(error)
-            self._event("mirror_away", message=f"{self.to} is not there: {error}")
+            self._event("mirror_away", message=f"{self.to} takes no files now: {error}")
+        finally:
+            self._threads.shutdown()
 
     def verdict(self, use: MirrorUse, reason: str, message: str, code: int) -> tuple[str, str, int]:
         """Return reason, message and exit code of a run, with what is not in the bucket."""
@@ -197,9 +212,8 @@ class Mirror:
             fresh = [self._fresh.popleft() for _ in range(min(len(self._fresh), _LOOKED_UP))]
             found = await self._database.submit(partial(with_objects, pictures=fresh))
             self._add(one for one in found if not one.mirrored)
-            again = [one for one in found if one.mirrored]  # they were made again, and are the same
-            if again and not self._keep_local:
-                await self._in_thread(partial(self._bucket.remove_copies, again))
+            if not self._keep_local:  # they were made again, and are the same
+                await self._spare(one for one in found if one.mirrored)
             return True
         if self._after is None and self._overflowed:
             self._after, self._overflowed = 0, False
@@ -227,15 +241,27 @@ class Mirror:
                 await self._in_thread(partial(self._bucket.bring_back, picture))
                 self._at_hand.discard(picture.name)
             else:
-                await self._mirrored(picture)
+                await self._mirrored_over(picture)
         except AwayError as error:
             self._fails(picture, str(error), asked=asked)
+            if self._ending.is_set() and asked and not error.passes:
+                self.stop()
             return
         except RefusedError as error:
             self._refuse(picture, str(error))
             self._at_hand.discard(picture.name)
         self._failed.pop(picture.name, None)
         self._gets_through()
+
+    async def _mirrored_over(self, picture: Picture) -> None:
+        """Put a picture; what a killed run of this folder put in its place, and did not record, makes way as well."""
+        try:
+            await self._mirrored(picture)
+        except TakenError as error:
+            if not await self._database.submit(partial(is_known, sha256=error.sha256)):
+                raise
+            await self._noted(picture._replace(sha256=error.sha256))
+            await self._mirrored(picture._replace(there=error.sha256))
 
     async def _mirrored(self, picture: Picture) -> None:
         """Put a picture: create its object, or let one that is there make way, or copy its bytes within the bucket."""
@@ -289,7 +315,8 @@ class Mirror:
                 await self._database.submit(partial(note_mirrored, pictures=placed, at=self._now()))
                 reach("mirror.recorded")
                 if not self._keep_local:
-                    await self._in_thread(partial(self._bucket.remove, [one.name for one in placed]))
+                    await self._in_thread(partial(self._bucket.remove, placed))
+                    self._cleared = self._clock()
             self._at_hand.difference_update(one.name for one in placed)
             if not self._all_put:
                 await asyncio.sleep(_GATHERING)
@@ -309,7 +336,9 @@ class Mirror:
         self._pause = min(2 * self._pause, longest) if asked else self._pause or first
         self.why, self._in_a_row = why, self._in_a_row + 1
         if self._in_a_row == _TOLD:
-            self._event("mirror_away", message=f"{self.to} is not there, pictures are kept here meanwhile: {why}")
+            self._event(
+                "mirror_away", message=f"{self.to} takes no pictures now, so they are kept here meanwhile: {why}"
+            )
         if self._ending.is_set() and self._clock() - self._since >= PATIENCE:
             self.stop()
 
@@ -332,13 +361,28 @@ class Mirror:
             await asyncio.wait_for((self._stopped if ending else self._ending).wait(), seconds)
 
     async def _sweep(self) -> None:
-        """Remove the files of pictures that are in the bucket and on record: a kill may have left some."""
+        """Remove the files of pictures that are on record, and in the bucket: a kill may have left some."""
         names = self._bucket.files()
-        while batch := await self._in_thread(lambda: [Picture(name, "") for name in islice(names, _LOOKED_UP)]):
+        while batch := await self._in_thread(lambda: [Picture(name, "") for name in islice(names, AT_ONCE)]):
             found = await self._database.submit(partial(with_objects, pictures=batch))
-            await self._in_thread(partial(self._bucket.remove_copies, found))
-            if self._stopped.is_set():
+            there = [one._replace(sha256=one.there) for one in found if one.there is not None]
+            if self._stopped.is_set() or not await self._spare(there):
                 return
+
+    async def _spare(self, pictures: Iterable[Picture]) -> bool:
+        """Remove the files of pictures that were put before, so far as they are there; False: the bucket is away."""
+
+        async def spare(picture: Picture) -> bool:
+            try:
+                await self._in_thread(partial(self._bucket.spare, picture))
+            except AwayError as error:  # it stays for the next run
+                self._event("mirror_kept", name=picture.name, message=str(error))
+                return False
+            except RefusedError as error:
+                self._refuse(picture, str(error))
+            return True
+
+        return all(await asyncio.gather(*map(spare, pictures)))
 
     async def _note_brought_back(self) -> None:
         if self._brings_back and not (self._stopped.is_set() or self._refused):

@@ -12,7 +12,7 @@ from batchflux.errors import UsageError
 from batchflux.ledger.books.mirrored import ADDRESS, AWAY, MARK, names_of_mirrored
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.output.stores.base import Address
-from batchflux.transport.threads import in_thread
+from batchflux.transport.threads import Unawaited, in_thread
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,12 +36,15 @@ async def open_mirror(
     address = Address.of(output.mirror)
     bucket = MirrorBucket(manifest.buckets(environ).at(address), address, output.dir)
     mark, proven, away = database.now(partial(_turned_to, bucket=bucket))
+    threads = Unawaited(1, "batchflux-mirror")
     try:
-        await in_thread(partial(bucket.claim, mark))
+        await in_thread(partial(bucket.claim, mark, proven=proven), threads)
     except AwayError as error:
         if not (proven and error.passes):
             raise UsageError(f"output.mirror cannot be used, and nothing was spent. {error}") from error
-        event("mirror_away", message=f"{bucket.to} is not there, pictures are kept here meanwhile: {error}")
+        event("mirror_away", message=f"{bucket.to} takes no pictures now, so they are kept here meanwhile: {error}")
+    finally:
+        threads.shutdown()
     notes = {ADDRESS: bucket.to} | ({} if output.keep_local else {AWAY: "1"})
     for name, value in notes.items():
         database.now(partial(set_meta, name=name, value=value))

@@ -87,6 +87,11 @@ def named_so(connection: sqlite3.Connection, sha256: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def is_known(connection: sqlite3.Connection, sha256: str) -> bool:
+    """Whether some job of the folder had a picture of these bytes."""
+    return connection.execute("SELECT 1 FROM jobs WHERE sha256 = ? LIMIT 1", (sha256,)).fetchone() is not None
+
+
 def note_mirrored(connection: sqlite3.Connection, pictures: Iterable[Picture], at: float) -> None:
     """Record that the objects of these names have these bytes."""
     rows = ((one.name, one.sha256, at) for one in pictures)

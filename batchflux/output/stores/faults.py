@@ -21,29 +21,33 @@ NO_CONDITIONS = frozenset({"NotImplemented"})
 
 
 class Trouble(NamedTuple):
-    """What is wrong, what to do about it, and whether it passes by itself."""
+    """What is wrong, what to do about it, whether it passes by itself, and whether only this place has it."""
 
     cause: str
     remedy: str
     passes: bool = False
+    here: bool = False
 
 
 _BUSY = Trouble("the store is too busy", "run again later, or with a lower limits.concurrency", passes=True)
 _FULL = Trouble("the store is full", "free space there or raise its quota, then run again")
-_DENIED = Trouble("access is denied", "give the key the right to read, write and list there, then run again")
+_DENIED = Trouble("access is denied", "give the key the right to read, write and list there, then run again", here=True)
 _UNKNOWN_KEY = Trouble("the access key is not known there", "check the variable that holds it, then run again")
 _EXPIRED = Trouble("the credentials have expired", "get new ones, then run again")
-_NO_BUCKET = Trouble("there is no such bucket", "create it, or correct its address")
-_REGION = Trouble("the bucket is in another region", "name its region in `stores`, or in AWS_REGION")
-_STYLE = Trouble("buckets stand before the endpoint there", "say `style: virtual` in `stores`, or name it oss://")
+_NO_BUCKET = Trouble("there is no such bucket", "create it, or correct its address", here=True)
+_REGION = Trouble("the bucket is in another region", "name its region in `stores`, or in AWS_REGION", here=True)
+_STYLE = Trouble(
+    "buckets stand before the endpoint there", "say `style: virtual` in `stores`, or name it oss://", here=True
+)
 _DOMAIN = Trouble(
     "Aliyun serves this bucket on a domain of its own alone",
     "map one to the bucket, and say `endpoint: https://that.domain` and `style: domain` in `stores`",
+    here=True,
 )
 _CHANGED = Trouble("the bytes arrived changed", "check the network, then run again", passes=True)
 _CLOCK = Trouble("this machine's clock is wrong", "set it, then run again")
 _NOT_THERE = Trouble("the store cannot do that", "use one that can, as `batchflux docs stores` says")
-_NAME = Trouble("the store takes no such key", "name it otherwise")
+_NAME = Trouble("the store takes no such key", "name it otherwise", here=True)
 _CODES = {
     **dict.fromkeys(("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "TooManyRequests"), _BUSY),
     **dict.fromkeys(("ServerBusy", "RequestTimeout", "OperationTimedOut", "InternalError", "rateLimitExceeded"), _BUSY),
@@ -64,7 +68,7 @@ _CODES = {
     "NotImplemented": _NOT_THERE,
     **dict.fromkeys(("KeyTooLongError", "InvalidObjectName", "InvalidURI"), _NAME),
     "EntityTooLarge": Trouble("the object is too large for the store", "make it smaller"),
-    "InvalidObjectState": Trouble("the object is archived", "restore it there, then run again"),
+    "InvalidObjectState": Trouble("the object is archived", "restore it there, then run again", here=True),
 }
 _STATUSES = {
     301: _REGION,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote
 
 from batchflux.models import Inline
@@ -27,6 +27,7 @@ _PICTURE_KEYS = frozenset({"image", "images", "image_url"})
 _FENCED_REQUEST = re.compile(r'"(?:prompt|messages|model)"\s*:')
 _OPENED_REQUEST = re.compile(r"\{\s*" + _FENCED_REQUEST.pattern)
 _URL_IN_PROMPT = re.compile(r"https?://[^\s<>\"'`]+", re.IGNORECASE)
+_IN_BUCKET = re.compile(r"(?!https?:)\w+://", re.IGNORECASE)
 _SCHEME_AND_HOST = re.compile(r"^\w+://[^/?#]*")
 _ESCAPED = re.compile(r"\\([/_~*#&=+.()\[\]-])")
 _AMPERSAND = re.compile(r"&(?:amp|#38|#x26);", re.IGNORECASE)
@@ -64,8 +65,7 @@ class Own:
         urls += [job.webhook_url] if job.webhook_url else []
         urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
-        keys = (image.address.split("/", 3)[-1] for image in job.references if image.address is not None)
-        self._keys = tuple(f"/{canonical(key)}?" for key in keys)
+        self._places = [text for image in job.references for text in (image.url, image.source) if _is_place(text)]
         self._digests = frozenset(digest for image in job.references for digest in image.digests)
         self._prompt = job.prompt
 
@@ -75,7 +75,8 @@ class Own:
         So is a link to what was put into a bucket, or lies there, whatever its signature was.
         """
         url = canonical(url)
-        return url in self._urls or any(name in url for name in (*self._digests, *self._keys))
+        put = any(name in url for name in self._digests)
+        return put or url in self._urls or any(leads_to(place, url) for place in self._places)
 
     def inline(self, data: bytes) -> Inline | None:
         """Return a picture that came with the answer; None when it is one of the local references."""
@@ -94,6 +95,18 @@ class Own:
         if sum(map(len, words)) < _SAFE_TO_CUT:
             pattern = rf"(?<!\w){pattern}(?!\w)"
         return re.sub(pattern, " ", prose) if words else prose
+
+
+def leads_to(address: str, url: str) -> bool:
+    """Whether a link, however signed, leads to what lies at a bucket's address; other hosts have such names, too."""
+    place = canonical(address)
+    bucket, key = place.partition("/")[::2]
+    path = canonical(url.partition("?")[0]).partition("/")[2]
+    return path == key or f"/{path}".endswith(f"/{bucket}/{key}")
+
+
+def _is_place(text: str | None) -> TypeGuard[str]:
+    return text is not None and _IN_BUCKET.match(text) is not None
 
 
 def is_request(value: Mapping[str, Any]) -> bool:

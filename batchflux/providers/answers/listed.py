@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from batchflux.errors import Code, JobError
 from batchflux.models import LocalImage
+from batchflux.providers.answers.echoes import leads_to
 from batchflux.providers.answers.untrusted import UnreadableError, decode_base64, is_data_url, told_text
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ WINDOW = 120.0
 MOST_PAGES = 200
 PAGE = 100  # items
 _PUT = re.compile(r"\A\w+://\S+/([0-9a-f]{64})\.\w+(?:\?\S*)?\Z")
-_ADDRESS = re.compile(r"(?!https?:)\w+://[^/\s]+/(.+)", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?!https?:)\w+://[^/\s]+/.+", re.IGNORECASE)
 _PAGE_BYTES = 8 << 20  # of the inputs of a page, were all as large as the job's own
 
 
@@ -115,8 +115,7 @@ def _is_placed(ours: str, theirs: str) -> bool:
     """Whether two texts are one photo that was put somewhere by its content, or lies in a bucket, signed anew since."""
     if (put := _PUT.search(ours)) is not None:
         return _is_photo(put[1], theirs)
-    place = _ADDRESS.fullmatch(ours)
-    return place is not None and unquote(urlsplit(theirs).path).endswith(f"/{place[1]}")
+    return _ADDRESS.fullmatch(ours) is not None and leads_to(ours, theirs)
 
 
 def moment_in(value: Any) -> float | None:
