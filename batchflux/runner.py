@@ -41,16 +41,17 @@ from batchflux.failpoints import reach
 from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.books.balances import note_balance
+from batchflux.ledger.books.runs import note_begun, note_ended
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
-from batchflux.ledger.tables import last_activity, set_meta, spent, spooled
+from batchflux.ledger.tables import last_activity, nanos, set_meta, spent, spooled
 from batchflux.monitoring.fields import with_names
 from batchflux.monitoring.monitor import Monitor
-from batchflux.observers import Progress, Watcher
+from batchflux.observers import Progress, Waits, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
@@ -178,6 +179,7 @@ class _Run:
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already)
+            self.ledger.database.now(partial(note_begun, began=self.began, todo=plan.counts["todo"]))
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
@@ -229,6 +231,9 @@ class _Run:
         if self.mirror is not None and summary.mirror is not None:
             ended = self.mirror.verdict(summary.mirror, summary.reason, summary.message, summary.exit_code)
             summary = replace(summary, reason=ended[0], message=ended[1], exit_code=ended[2])
+        noted = {name: getattr(summary, name) for name in ("seconds", "exit_code", "reason", "message")}
+        noted |= summary.this_run | {"ended": summary.finished_at, "spent": nanos(summary.spent_this_run)}
+        self.ledger.database.now(partial(note_ended, began=self.began, ended=noted))
         write_whole(self.folder / SUMMARY, summary.to_json())
         return summary
 
@@ -346,7 +351,7 @@ class _Run:
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            async with self._learning():
+            async with self._learning(), Waits(rules.services, world.observer.event).followed():
                 await pool.run(source, workers, free=free)
 
     @contextlib.asynccontextmanager

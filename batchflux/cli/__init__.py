@@ -18,6 +18,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "rehearse": ("rehearse", "Rehearse a run on a clock that jumps: when it ends, what it spends; sends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
+    "history": ("nights", "Compare the runs of output folders: what each made, cost and waited for."),
     "report": ("folder", "Write report.html: all pictures of an output folder in one page."),
     "review": (
         "serving",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from batchflux.cli.batches import batch_lines
+from batchflux.cli.lines import batch_lines
 from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle, unpriced
 from batchflux.cli.notices import again, heard
 from batchflux.cli.progress import Progress

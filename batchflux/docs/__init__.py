@@ -18,6 +18,7 @@ TOPICS = {
     "templates": "tables, columns, templates, filters, axes",
     "photos": "local references: what is checked, prepared and sent",
     "results": "the output folder, what is kept where, what makes way for what",
+    "morning": "what became of a night: status, history, the report's Night view",
     "mirror": "a bucket that gets each picture, too, so that it need not stay here",
     "exports": "datasets and pairs for training: formats, splits, captions, copies",
     "columns": "the columns of results.csv, exit codes",

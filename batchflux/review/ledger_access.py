@@ -29,7 +29,7 @@ from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers,
 from batchflux.monitoring.metrics import metrics_in
 from batchflux.output.base import LEDGER, variants
 from batchflux.output.folder import FolderLock
-from batchflux.report.content import base_of, page_header, page_rows
+from batchflux.report.content import base_of, page_header, page_nights, page_rows
 from batchflux.report.page import build_page
 from batchflux.report.thumbs import THUMB_NAME, PictureUrls, thumb_name
 
@@ -281,7 +281,9 @@ class LedgerAccess:
         self.look(exact=True)
         connection = self._changes.connection
         numbers = ended_numbers(connection) if connection is not None else []
-        return build_page(self.rows(numbers), self.header(), token=token, sequence=self._changes.sequence)
+        runs = [] if connection is None else page_nights(self.folder, connection)
+        sequence = self._changes.sequence
+        return build_page(self.rows(numbers), self.header(), token=token, sequence=sequence, nights=runs)
 
     def rows(self, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Yield these rows as they are when they are come to, in the thread that asks for them."""
