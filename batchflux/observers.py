@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 from unicodedata import east_asian_width
 
+from batchflux.engine.limits.rate_limiter import HELD
 from batchflux.ledger.tables import currency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from batchflux.engine.budget import Budget
+    from batchflux.engine.services import Services
     from batchflux.engine.shutdown import Gate
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from batchflux.planner import Plan
     from batchflux.transport import CallTimes
 
+LOOK_SECONDS = 0.5
 _LONG = 120.0  # seconds from which on a time of day says more
 
 
@@ -120,6 +125,48 @@ class Progress:
         more = f" and {len(slow) - 1:,} more" if len(slow) > 1 else ""
         how = f", {seconds:,.0f} s so far{more} (99 of 100 calls: {usual:,.0f} s)"
         return f"for {_one_line(name, width - len(how) - 4)}{how}"
+
+
+class Waits:
+    """Tells `event` when a limit begins to keep back requests to a provider (`waits`), and when it ends (`goes_on`).
+
+    What is not there is told by events of its own. `why` is in the provider's words, where it has any.
+    """
+
+    def __init__(self, services: Services, event: Callable[..., None]) -> None:
+        self._services, self._event = services, event
+        self._waits: dict[str, str] = {}  # provider -> what keeps its requests back
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Look until it is left; then nothing is waited for any more."""
+        looking = asyncio.create_task(self._look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+            for name in list(self._waits):
+                self._held(name, None)
+
+    async def _look(self) -> None:
+        while True:
+            for service in self._services:
+                self._held(service.name, service.limits.waiting_for())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _held(self, name: str, found: tuple[str, float] | None) -> None:
+        what = "" if found is None else found[0]
+        reason = next((held for held in HELD if what.startswith(held)), None)
+        before = self._waits.get(name)
+        if reason == before:
+            return
+        if before is not None:
+            del self._waits[name]
+            self._event("goes_on", provider=name, reason=before)
+        if reason is not None:
+            self._waits[name] = reason
+            self._event("waits", provider=name, reason=reason, why=what.removeprefix(reason).strip(" ()"))
 
 
 def _one_line(text: str, width: int) -> str:

@@ -17,12 +17,13 @@ from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
 from batchflux.billing.asking import account_balances
-from batchflux.engine.executors.opening import Means, open_executors
+from batchflux.engine.executors.opening import Elsewhere, Means, open_executors
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
+    Start,
     found_of,
     keep_distance,
     keys_of,
@@ -40,14 +41,17 @@ from batchflux.failpoints import reach
 from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.books.balances import note_balance
+from batchflux.ledger.books.runs import note_begun, note_ended
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
-from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
-from batchflux.observers import Progress, Watcher
+from batchflux.ledger.tables import last_activity, nanos, set_meta, spent, spooled
+from batchflux.monitoring.fields import with_names
+from batchflux.monitoring.monitor import Monitor
+from batchflux.observers import Progress, Waits, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
@@ -57,22 +61,22 @@ from batchflux.photos import Buckets
 from batchflux.planner import Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
+from batchflux.transport.threads import Unawaited, in_thread
 from batchflux.webhooks.opening import hooks_of
 from batchflux.webhooks.wakes import Wakes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from batchflux.engine.canary import Canary
-    from batchflux.engine.executors.local import LocalExecutor
-    from batchflux.engine.executors.opening import Elsewhere
     from batchflux.engine.limits.key_pool import Key
-    from batchflux.engine.ports import Source
+    from batchflux.engine.ports import Executor, Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
-    from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import HttpRequest, Job, Outcome, Reply
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
@@ -85,15 +89,17 @@ class RunOptions:
     """How to run: `environ` is where keys and proxies are looked up, and files that hold keys are named.
 
     `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
-    `elsewhere` is where requests leave and pictures are fetched, None: here.
+    `notify` are told how it goes, beside those that the manifest names; `metrics` is a file that Prometheus collects.
     """
 
     selection: Selection = field(default_factory=Selection)
     signals: bool = False
+    notify: Sequence[NoticeTarget] = ()
+    metrics: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     watcher: Watcher | None = None
     reload: Callable[[], Manifest] | None = None
-    elsewhere: Elsewhere | None = None
+    elsewhere: Elsewhere | None = None  # where requests leave and pictures are fetched, None: here
 
 
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
@@ -104,25 +110,35 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     used from the start. (Later, it ends the run: see Summary.reason.).
     """
     options = options or RunOptions()
-    secrets = secrets_of(manifest, options.environ)
-    check_options(manifest, options.environ)
-    lock = FolderLock(manifest.output.dir)
-    lock.acquire()
-    try:
-        check_ledger(manifest.output.dir / LEDGER)
-        return await _Run(manifest, options, secrets, lock).whole()
-    except ManifestError:
-        take_back(manifest, lock.made)
-        raise
-    finally:
-        lock.release()
+    monitor = Monitor(manifest, options.environ, options.notify, options.metrics, signals=options.signals)
+    monitor.speaks((options.watcher or Watcher()).event)
+    async with monitor.telling():
+        secrets = secrets_of(manifest, options.environ)
+        check_options(manifest, options.environ)
+        monitor.check()
+        lock = FolderLock(manifest.output.dir)
+        lock.acquire()
+        try:
+            monitor.notices.started()
+            check_ledger(manifest.output.dir / LEDGER)
+            return await _Run(manifest, options, secrets, lock, monitor).whole()
+        except ManifestError:
+            take_back(manifest, lock.made)
+            raise
+        finally:
+            lock.release()
 
 
 class _Run:
     def __init__(
-        self, manifest: Manifest, options: RunOptions, secrets: Mapping[str, str | None], lock: FolderLock
+        self,
+        manifest: Manifest,
+        options: RunOptions,
+        secrets: Mapping[str, str | None],
+        lock: FolderLock,
+        monitor: Monitor,
     ) -> None:
-        self.manifest = manifest
+        self.manifest, self.monitor = manifest, monitor
         self.options = options
         self.selection = options.selection  # with the sample found, once all jobs were surveyed
         self.watcher = options.watcher or Watcher()
@@ -144,6 +160,18 @@ class _Run:
 
     async def whole(self) -> Summary:
         try:
+            async with self.monitor.telling():
+                self.monitor.speaks(self.event)
+                return await self._whole()
+        finally:
+            self.books.photos.close()
+            self.ledger.close()
+            self.results.close()
+            if self.log is not None:
+                self.log.close()
+
+    async def _whole(self) -> Summary:
+        try:
             self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
             named = self.manifest.providers.items()
             self.lessons = {name: Lessons(provider, self.ledger.database) for name, provider in named}
@@ -151,6 +179,7 @@ class _Run:
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already)
+            self.ledger.database.now(partial(note_begun, began=self.began, todo=plan.counts["todo"]))
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
@@ -159,8 +188,9 @@ class _Run:
                 self.event("shaky_locks", message=doubt)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
-            await self._performed(survey, plan, already)
-            return await self._closed(survey, self._finish(survey, already))
+            async with self.monitor.kept():
+                await self._performed(survey, plan, already)
+                return await self._closed(survey, self._finish(survey, already))
         except StorageError as error:
             first = self.gate.reason
             if first is error or not isinstance(first, StorageError):
@@ -172,12 +202,6 @@ class _Run:
             with contextlib.suppress(StorageError):
                 self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
             raise
-        finally:
-            self.books.photos.close()
-            self.ledger.close()
-            self.results.close()
-            if self.log is not None:
-                self.log.close()
 
     async def _performed(self, survey: Survey, plan: Plan, already: int) -> None:
         """Do what there is to do, and mirror the pictures beside it."""
@@ -197,6 +221,7 @@ class _Run:
             written = written if self.mirror.why == away else self._written(summary)
         how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
         self.event("run_ended", **how, **written.this_run)
+        self.monitor.finished(written)
         self.books.note_clean(self.options.selection if survey.todo == self.tally.ended else None)
         reach("run.closed")
         return written
@@ -206,13 +231,18 @@ class _Run:
         if self.mirror is not None and summary.mirror is not None:
             ended = self.mirror.verdict(summary.mirror, summary.reason, summary.message, summary.exit_code)
             summary = replace(summary, reason=ended[0], message=ended[1], exit_code=ended[2])
+        noted = {name: getattr(summary, name) for name in ("seconds", "exit_code", "reason", "message")}
+        noted |= summary.this_run | {"ended": summary.finished_at, "spent": nanos(summary.spent_this_run)}
+        self.ledger.database.now(partial(note_ended, began=self.began, ended=noted))
         write_whole(self.folder / SUMMARY, summary.to_json())
         return summary
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Observer: log a job's end."""
         if self.log is not None:
-            self.log.write("job_ended", id=job.id, status=outcome.status.value, code=outcome.error_code)
+            said = {"id": job.id, "status": outcome.status.value, "code": outcome.error_code}
+            self.log.write("job_ended", **with_names({**said, "provider": job.provider, "model": job.model}))
+        self.monitor.job_ended(job, outcome)
         if self.mirror is not None:
             self.mirror.note(outcome)
         self.watcher.ended(job, outcome)
@@ -220,7 +250,8 @@ class _Run:
     def event(self, name: str, /, **fields: Any) -> None:
         """Observer: log an event, and note for who looks on what the run waits for."""
         if self.log is not None:
-            self.log.write(name, **fields)
+            self.log.write(name, **with_names(fields))
+        self.monitor.heard(name, fields)
         if name == "signal" and self.mirror is not None:
             self.mirror.stop()
         if name in OUTAGE:
@@ -249,7 +280,6 @@ class _Run:
                 keys=self.secrets,
                 secrets=[*wakes.secrets, *filter(None, self.secrets.values())],
                 tell=self.event,
-                came=mark.came,
             )
             local, executor = await open_executors(stack, means, self.options.elsewhere)
             buckets = Buckets(self.manifest.buckets(self.options.environ), self.books.photos, self.manifest.published)
@@ -264,6 +294,7 @@ class _Run:
                 ready=self.books.photos.ready,
                 buckets=buckets,
                 room=mark.check,
+                clears=(lambda: False) if self.mirror is None else self.mirror.clears,
                 wakes=await self._receive(stack, wakes, local),
             )
             async with self._balances(world) if plan.calls else contextlib.nullcontext():
@@ -283,7 +314,7 @@ class _Run:
         if not self.signals.cut_off:
             await note()
 
-    async def _receive(self, stack: AsyncExitStack, wakes: Wakes, executor: LocalExecutor) -> Wakes:
+    async def _receive(self, stack: AsyncExitStack, wakes: Wakes, executor: Executor) -> Wakes:
         """Receive the calls of APIs until `stack` is closed, where there are hooks; UsageError: the port is taken."""
         if not wakes.hooks or self.manifest.webhooks.listen is None:
             return wakes
@@ -304,7 +335,8 @@ class _Run:
 
     async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
         manifest, selection = self.manifest, self.options.selection
-        rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
+        start = Start(already=already, on_unknown=selection.on_unknown)
+        rules = rules_of(manifest, self.keys, shared, self.gate, start)
         paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
         keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
         runner = JobRunner(world, rules)
@@ -320,13 +352,14 @@ class _Run:
         progress.batches = runner.batches.waiting_for
         progress.mirror = progress.mirror if self.mirror is None else self.mirror.waiting
         self.watcher.started(plan, progress)
+        self.monitor.follow(progress, rules.budget)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            async with self._learning():
+            async with self._learning(), Waits(rules.services, world.observer.event).followed():
                 await pool.run(source, workers, free=free)
 
     @contextlib.asynccontextmanager
@@ -369,13 +402,16 @@ class _Run:
         canary.proven, canary.note = known, note
         canary.alone = plan.alone
 
-    def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
+    async def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
+        threads = Unawaited(1, "batchflux-reload")  # tables may come out of buckets
         try:
-            manifest = reload()
+            manifest = await in_thread(reload, threads)
         except BatchfluxError as error:
             self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
             return
+        finally:
+            threads.shutdown()
         retune(rules, manifest)
         pool.grow(workers_for(manifest.limits.concurrency))
         self.manifest = replace(self.manifest, limits=manifest.limits)
@@ -405,41 +441,10 @@ class _Run:
         unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
         return replace(
-            self._summary(state, already),
+            self.books.summary(state, already, self.manifest.limits, time.monotonic() - self.started, tally.done),
             exit_code=code,
             reason=reason,
             message=message,
             jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
             this_run=this_run,
-        )
-
-    def _summary(self, state: State, already: int) -> Summary:
-        """Return what a summary says of folder, money and time; how the run ended is for the caller to fill in."""
-        seconds = time.monotonic() - self.started
-        return Summary(
-            name=self.manifest.name,
-            folder=str(self.folder),
-            exit_code=0,
-            reason="",
-            message="",
-            started_at=self.began,
-            finished_at=time.time(),
-            seconds=seconds,
-            jobs={},
-            this_run={},
-            failures=state.failures,
-            attempts=state.attempts,
-            possibly_billed=state.possibly_billed,
-            spent=state.spent,
-            spent_possibly=state.spent_possibly,
-            spent_this_run=state.spent - currency(already),
-            currency=self.manifest.currency,
-            budget=self.manifest.limits.budget,
-            budget_per_run=self.manifest.limits.budget_per_run,
-            images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
-            dropped=state.dropped,
-            providers=state.providers,
-            batches=state.batches,
-            answered_again=state.answered_again,
-            mirror=state.mirror if self.manifest.output.mirror else None,
         )

@@ -160,7 +160,6 @@ async def remote_for(
             "here": (),
             "fetched_here": (),
             "near": (),
-            "came": lambda _: None,
             **more,
         },
     )

@@ -15,8 +15,10 @@ BUG = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {  # command → the module that has it, and what the list of commands says
     "init": ("init", "Write a starter manifest, or one for a table or a folder of photos."),
     "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
+    "rehearse": ("rehearse", "Rehearse a run on a clock that jumps: when it ends, what it spends; sends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
+    "history": ("nights", "Compare the runs of output folders: what each made, cost and waited for."),
     "report": ("folder", "Write report.html: all pictures of an output folder in one page."),
     "review": (
         "serving",

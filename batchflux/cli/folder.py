@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.batches import batch_lines
+from batchflux.cli.lines import batch_lines
+from batchflux.cli.nights import night_lines
 from batchflux.cli.terminal import (
     count,
     dropped_fields,
@@ -57,6 +58,8 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
     """Return how a folder stands at epoch second `now`, as a person reads it."""
     state, verdicts = standing.state, standing.verdicts
     text = [f"{out}: {state.done:,} of {state.total:,} jobs done", *_last_run(standing)]
+    if standing.night is not None:
+        text += night_lines(standing.night, state.pending)
     counts = {name: getattr(state, name) for name in ("pending", "in_flight", "unknown", "failed")}
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
     text += [f"    {code:<18} {number:,}" for code, number in state.failures.items()]

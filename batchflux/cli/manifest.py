@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from batchflux.cli.batches import about, at_most, batch_lines, mode_lines, time_of
-from batchflux.cli.photos import photo_lines
+from batchflux.cli.lines import about, at_most, batch_lines, mode_lines, photo_lines, time_of
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError

@@ -21,6 +21,7 @@ from tqdm.utils import disp_len, disp_trim
 from batchflux.cli.manifest import checking
 from batchflux.cli.terminal import count, duration, place, say
 from batchflux.models import Status
+from batchflux.monitoring.fields import with_names
 from batchflux.observers import Watcher
 from batchflux.output.folder import iso
 
@@ -45,6 +46,7 @@ TOLD = frozenset(
         "back",
         "mirror_away",
         "mirror_back",
+        "metrics_failed",
         "shaky_locks",
     }
 )  # with a message
@@ -94,7 +96,8 @@ class Progress(Watcher):
             if self._shown <= MOST_FAILURES_SHOWN or self._json:
                 what = outcome.error_code if outcome.status is Status.UNKNOWN else f"failed, {outcome.error_code}"
                 text = f"{job.id}: {what}: {outcome.error}"
-                self._say("job_failed", text, id=job.id, code=outcome.error_code, error=outcome.error)
+                who = {"provider": job.provider, "model": job.model}
+                self._say("job_failed", text, id=job.id, code=outcome.error_code, error=outcome.error, **who)
             if self._shown == MOST_FAILURES_SHOWN and not self._json:
                 self._say("more", "more failures are listed in results.csv and run.log")
 
@@ -102,6 +105,8 @@ class Progress(Watcher):
         """Say what a person should know at once."""
         if name == "signal":
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
+        elif name == "notices_failed":  # whoever does not look on relies on them
+            self.tell(str(fields["message"]), name)
         elif name in TOLD:
             self._say(name, str(fields["message"]))
 
@@ -183,7 +188,8 @@ class Progress(Watcher):
     def tell(self, text: str, event: str = "watch", **fields: Any) -> None:
         """Say what was asked for, `--quiet` or not; from any thread."""
         if self._json:
-            text = json.dumps({"at": iso(time.time()), "event": event, "message": text, **fields}, ensure_ascii=False)
+            line = {"at": iso(time.time()), "event": event, "message": text, **with_names(fields)}
+            text = json.dumps(line, ensure_ascii=False)
         with tqdm.external_write_mode(file=sys.stderr) if self._lines is not None else nullcontext():
             say(text, err=True)  # who looks on may go; the run goes on
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from batchflux.cli.batches import batch_lines
+from batchflux.cli.lines import batch_lines
 from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle, unpriced
+from batchflux.cli.notices import again, heard
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import (
     count,
@@ -51,23 +52,42 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
+@click.option(
+    "--notify",
+    metavar="URL",
+    multiple=True,
+    help="Tell URL how the run ends, of low budgets and lost providers: ${NAME}, or ping=${NAME} for a URL to ping.",
+)
+@click.option(
+    "--metrics",
+    metavar="FILE.prom",
+    type=click.Path(path_type=Path),
+    help="Keep numbers for Prometheus's node_exporter in FILE.prom, every 15 seconds.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
 @click.option("--on", metavar="ray[://ADDRESS]", help="Send requests and fetch pictures from the nodes of Ray.")
 @click.option("--workers", type=click.IntRange(1, 1000), help="Workers on the cluster; left out, one on each node.")
-def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **shown: Any) -> int:
+def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **given: Any) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
-    elsewhere = _elsewhere(shown.pop("on"), shown.pop("workers"))
-    manifest, progress = load(), Progress(**shown)
+    elsewhere = _elsewhere(given.pop("on"), given.pop("workers"))
     asks = sys.stdin.isatty() and sys.stderr.isatty()
-    settle(manifest, asks=asks)
+    notify, metrics = given.pop("notify"), given.pop("metrics")
+    progress = Progress(**given)
+    with heard(notify) as targets:
+        manifest = load()
+        if not asks:
+            settle(manifest, asks=False)
+    if asks:  # a person is there, and needs to be told by nobody else
+        settle(manifest, asks=True)
     if asks and not yes and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     reload = partial(load, path=manifest)
-    options = RunOptions(selection=selection, signals=True, watcher=progress, reload=reload, elsewhere=elsewhere)
+    said: dict[str, Any] = {"watcher": progress, "reload": reload, "notify": targets, "metrics": metrics}
+    options = RunOptions(selection=selection, signals=True, elsewhere=elsewhere, **said)
     with ExitStack() as stack:
         stack.callback(progress.close)
         if watch:
@@ -156,4 +176,5 @@ def _next_step(summary: Summary) -> str:
         command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] else []
     for value in given["sets"]:
         command += ["--set", without_signatures(value)]
+    command += again(given["notify"]) + (["--metrics", str(given["metrics"])] if given["metrics"] else [])
     return f"  next       to continue: {shlex.join(command)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import webbrowser
 from functools import partial
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import click
 
+from batchflux.errors import UsageError
 from batchflux.ledger.summary import read_state
 from batchflux.review.listen import serve
+from batchflux.secrets import Secrets
 from batchflux.simulator import SERVED, Simulator, load_options, parse_options
 
+SHORTEST_TOKEN = 16  # characters
 _tell = partial(click.echo, err=True)
 
 
@@ -21,20 +25,40 @@ _tell = partial(click.echo, err=True)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; this machine only.")
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--token",
+    metavar="NAME",
+    help="Let in who knows the token in the environment variable NAME, as for Prometheus; left out: a new one.",
+)
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
-def review(out: Path, host: str, port: int, *, opens: bool) -> None:
+def review(out: Path, host: str, port: int, *, token: str | None, opens: bool) -> None:
     """Look at the pictures of the output folder OUT and judge them: accept, reject, redo. Also while a run goes on.
 
     The page's address is printed to stdout; its token lets in who knows it. Ends with Ctrl-C, and exits with 0 then.
+    The same server has numbers for Prometheus at /metrics.
     What is to be done again is made by the next `batchflux run`, or by `batchflux run --redo` alone.
     """
     read_state(out)  # says at once when OUT is no output folder
-    asyncio.run(_serve_review(out, host, port, opens=opens))
+    asyncio.run(_serve_review(out, host, port, _given(token), opens=opens))
 
 
-async def _serve_review(out: Path, host: str, port: int, *, opens: bool) -> None:
+def _given(name: str | None) -> str | None:
+    """Return the token that a variable holds, None without a name; UsageError: it is not set, or easily guessed."""
+    if name is None:
+        return None
+    try:
+        token = (Secrets(os.environ, Path.cwd()).get(name) or "").strip()
+    except ValueError as error:
+        raise UsageError(f"--token: {error}.") from None
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+        what = f"--token: {name} must be set to at least {SHORTEST_TOKEN} characters of ASCII"
+        raise UsageError(f"{what}; it is the name of an environment variable, not the token itself.")
+    return token
+
+
+async def _serve_review(out: Path, host: str, port: int, token: str | None, *, opens: bool) -> None:
     stopped = _stop_signal()
-    served = await serve(out, host, port, _tell)
+    served = await serve(out, host, port, _tell, token=token)
     try:
         click.echo(served.url)
         if served.opens is not None:

@@ -96,6 +96,11 @@ class Budget:
         self._folder, self._run = folder, run
         self._changed.set()
 
+    def used(self) -> dict[str, tuple[int, int, str]]:
+        """Return of each limit, by its key in the manifest, what is spent of it, what it is, and that as it reads."""
+        limits = {"budget": (self.spent, self._folder), "budget_per_run": (self.spent - self._earlier, self._run)}
+        return {key: (used, limit.most, limit.label) for key, (used, limit) in limits.items() if limit.most is not None}
+
     def _allows(self, price: int) -> bool:
         amount = self.spent + self.reserved + price
         return self._folder.allows(amount) and self._run.allows(amount - self._earlier)

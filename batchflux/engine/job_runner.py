@@ -18,7 +18,7 @@ from batchflux.engine.pictures import Pictures
 from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.engine.steps import Steps, Uploads, learn
+from batchflux.engine.steps import ROOM_PAUSE, Steps, Uploads, awaits_room, learn
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
@@ -46,7 +46,8 @@ class JobRunner:
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
         self._services, self._budget, self._canary = rules.services, rules.budget, rules.canary
         for service in self._services:
-            service.outages.event, service.outages.wall = world.observer.event, world.now
+            service.outages.event = partial(world.observer.event, provider=service.name)
+            service.outages.wall = world.now
         self._quota = RetryQuota(world.gate)
         self.pictures, self.batches = Pictures(world, rules), Batches(world, rules)
         self._steps = Steps(world.executor)
@@ -357,18 +358,19 @@ class JobRunner:
             price = service.most_of(run.work.job)
             try:
                 self._rules.deadline.check(self._clock())
-                if (full := self._world.room(self._services.in_flight)) is not None:
-                    self._gate.close(full)
+                waits = awaits_room(self._world, self._services.in_flight)
                 service.gate.check()
-                job = await self._uploads.done(run, lease)
-                if reserved := self._budget.try_reserve(price):
+                job = run.work.job if waits else await self._uploads.done(run, lease)
+                if not waits and (reserved := self._budget.try_reserve(price)):
                     attempt = await self._authorized(run, lease, price, job)
             finally:
                 if attempt is None:
                     service.limits.release(lease)
             if attempt is not None:
                 return attempt
-            if not reserved:  # what waits for money does not hold a slot
+            if waits:
+                await self._gate.sleep(ROOM_PAUSE)
+            elif not reserved:  # what waits for money does not hold a slot
                 await self._budget.wait(price)
 
     async def _authorized(self, run: JobRun, lease: Lease, price: int, placed: Job) -> Attempt | None:

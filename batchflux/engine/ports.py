@@ -210,14 +210,18 @@ def _always_room(_in_flight: int) -> StorageError | None:
     return None
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """All that the engine touches outside itself.
 
     `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
-    has no room for the pictures of so many requests that are out, None when it has. `now` is the wall clock, in epoch
-    seconds. `buckets` are asked where references are published, or lie in a bucket. `wakes` are the calls by which APIs
-    say that a task is to be asked for.
+    has no room for the pictures of so many requests that are out, None when it has; `clears` whether some is being
+    made. `now` is the wall clock, in epoch seconds. `buckets` are asked where references are published, or lie in a
+    bucket. `wakes` are the calls by which APIs say that a task is to be asked for.
     """
 
     executor: Executor
@@ -229,5 +233,6 @@ class World:
     ready: Callable[[Job], Awaitable[Job]] = _as_it_is
     buckets: Buckets | None = None
     room: Callable[[int], StorageError | None] = _always_room
+    clears: Callable[[], bool] = _never
     now: Callable[[], float] = time.time
     wakes: Wakes = field(default_factory=Wakes)

@@ -53,6 +53,19 @@ class Shared:
     proxies: Proxies
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a run starts: `already` is what its folder has spent, in nanounits.
+
+    `clock` gives the monotonic seconds of its limits, `now` the time of day in epoch seconds; a rehearsal has its own.
+    """
+
+    already: int
+    on_unknown: OnUnknown
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+
+
 @dataclass(slots=True, kw_only=True)
 class Rules:
     """What holds the run back, and who makes its jobs; limits change while it runs when they are read again.
@@ -131,7 +144,7 @@ def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
 
 
 def service_of(
-    manifest: Manifest, name: str, keys: list[Key], times: CallTimes, of_all: tuple[Gate, Slots], on_unknown: OnUnknown
+    manifest: Manifest, name: str, keys: list[Key], times: CallTimes, of_all: tuple[Gate, Slots], start: Start
 ) -> Service:
     """Return one of the manifest's providers as the engine knows it; its gate is the run's where it is the only one."""
     provider, limits = manifest.providers[name], manifest.limits_of(name)
@@ -152,11 +165,11 @@ def service_of(
             gate=own,
             breaker=breaker,
             active_tasks=min((offer.active_tasks for offer in offers if offer.active_tasks), default=None),
-            clock=time.monotonic,
+            clock=start.clock,
             slots=slots,
         ),
         breaker=breaker,
-        policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
+        policy=RetryPolicy(attempts=limits.attempts, on_unknown=start.on_unknown),
         times=times,
         wire=wire,
         price_of=lambda job: nanos(quoted(manifest, job) or Decimal(0)),
@@ -197,21 +210,20 @@ def rules_of(
     keys: Mapping[str, list[Key]],
     shared: Mapping[str, Shared],
     gate: Gate,
-    already: int,
-    on_unknown: OnUnknown,
+    start: Start,
 ) -> Rules:
-    """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
+    """Return the engine's rules by the manifest's limits."""
     folder, run = _budgets(manifest)
     slots = Slots(manifest.limits.concurrency)
     services = {
-        name: service_of(manifest, name, of_one, shared[name].times, (gate, slots), on_unknown)
+        name: service_of(manifest, name, of_one, shared[name].times, (gate, slots), start)
         for name, of_one in keys.items()
     }
     return Rules(
         services=Services(services, gate),
         canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
-        budget=Budget(folder=folder, run=run, spent=already, gate=gate),
-        deadline=Deadline(*_deadline(manifest), gate),
+        budget=Budget(folder=folder, run=run, spent=start.already, gate=gate),
+        deadline=Deadline(*_deadline(manifest, start.now()), gate),
         downloads=next(iter(shared.values())).downloads,
         slots=slots,
         fallback_on=manifest.fallback_on,
@@ -243,7 +255,7 @@ def retune(rules: Rules, manifest: Manifest) -> None:
     rules.budget.retune(*_budgets(manifest))
     rules.canary.places = canary_of(manifest)
     if limits.deadline is None or limits.deadline.clock is not None:
-        rules.deadline.retune(*_deadline(manifest))
+        rules.deadline.retune(*_deadline(manifest, time.time()))
 
 
 def proxies_of(provider: ProviderConfig, environ: Mapping[str, str]) -> Proxies:
@@ -310,10 +322,10 @@ def _budgets(manifest: Manifest) -> tuple[Ceiling, Ceiling]:
     return folder, run
 
 
-def _deadline(manifest: Manifest) -> tuple[float | None, str]:
-    """Return the deadline in seconds of the loop's clock, and as a person reads it."""
+def _deadline(manifest: Manifest, at: float) -> tuple[float | None, str]:
+    """Return the deadline in seconds of the loop's clock, and as a person reads it; it is epoch second `at` now."""
     deadline = manifest.limits.deadline
     if deadline is None:
         return None, ""
-    now = datetime.now().astimezone()
+    now = datetime.fromtimestamp(at).astimezone()
     return asyncio.get_running_loop().time() + deadline.seconds_from(now), deadline.said(now)

@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import signal
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StopRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from batchflux.ledger.summary import State
 
@@ -212,9 +212,29 @@ def _handling(number: signal.Signals, action: Callable[[signal.Signals], None]) 
         loop.remove_signal_handler(number)
 
 
-def on_hangup(action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-    """Call `action` on SIGHUP while this is entered."""
-    return _handling(signal.SIGHUP, lambda _: action())
+@contextlib.contextmanager
+def on_hangup(action: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """Begin `action` on SIGHUP while this is entered; what of it is under way at the end is cancelled."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    def begin(_: signal.Signals) -> None:
+        task = asyncio.ensure_future(action())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    try:
+        with _handling(signal.SIGHUP, begin):
+            yield
+    finally:
+        for task in under_way:
+            task.cancel()
+
+
+@contextlib.contextmanager
+def on_signals(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` on SIGINT and SIGTERM while this is entered."""
+    with _handling(signal.SIGINT, lambda _: action()), _handling(signal.SIGTERM, lambda _: action()):
+        yield
 
 
 def stranded(waiting: int) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from batchflux.engine.outages import away
@@ -17,10 +18,10 @@ from batchflux.engine.retry import Retrying, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError, StopRun, StorageError
 from batchflux.models import Then, Uploaded
-from batchflux.output.stores.base import PlaceError
+from batchflux.output.stores.base import PassingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from batchflux.engine.limits.key_pool import Key, Lease
     from batchflux.engine.ports import Buckets, Executor, World
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from batchflux.models import Exchanged, HttpRequest, Job, Reference
     from batchflux.providers import Provider
 
-
+T = TypeVar("T")
+ROOM_PAUSE = 1.0  # seconds until a full disk is looked at again
+AWAY_PAUSES = 1.0, 60.0  # seconds between two questions whether a bucket is there: the first, the longest
 TRUSTED = 86_400.0  # seconds that what was put into a bucket is taken to be there: a rule of the bucket may end it
 DOUBTED = frozenset({Code.INVALID_REQUEST, Code.BAD_ANSWER, Code.NO_IMAGE})  # as APIs say that a link leads nowhere
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
@@ -103,6 +106,14 @@ def heard(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: b
     return counts
 
 
+def awaits_room(world: World, in_flight: int) -> bool:
+    """Whether a request has to wait for room on the disk, which is being made; where none is, the gate closes."""
+    full = world.room(in_flight)
+    if full is not None and not world.clears():
+        world.gate.close(full)
+    return full is not None
+
+
 class Uploads:
     """Puts references where APIs fetch them, and records in the ledger where each content lies."""
 
@@ -127,9 +138,9 @@ class Uploads:
         job, buckets = run.work.job, self._buckets
         if buckets is not None and any(map(buckets.published.concerns, job.references)):
             if run.service.wire(job).takes_links(job):
-                job = job.with_references(tuple([await self._put(image, buckets) for image in job.references]))
+                job = job.with_references(tuple([await self._put(run, image, buckets) for image in job.references]))
             else:
-                job = await with_bytes(self._world, job)
+                job = await with_bytes(self._world, run, job)
         return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
 
     async def signed(self, job: Job) -> Job:
@@ -145,11 +156,11 @@ class Uploads:
         with _usable(self._world):
             return replace(image, url=await self._buckets.sign(image.address))
 
-    async def _put(self, image: Reference, buckets: Buckets) -> Reference:
+    async def _put(self, run: JobRun, image: Reference, buckets: Buckets) -> Reference:
         """Return a local reference with its link, or its address where that is to be signed; put it there first."""
         published, ledger = buckets.published, self._world.ledger
         if image.address is not None:
-            await self._look(image, image.address, buckets)
+            await self._look(run, image, image.address, buckets)
         if not published.takes(image):
             return image
         where, digest = _published(image, buckets)
@@ -157,8 +168,7 @@ class Uploads:
         async with lock:
             self._world.gate.check()
             if await ledger.upload_of(where, digest, self._world.now()) is None:
-                with _usable(self._world):
-                    address = await buckets.put(image)
+                address = await waited_out(self._world, run, lambda: buckets.put(image))
                 await ledger.uploaded(where, digest, address, self._world.now() + TRUSTED)
         return replace(image, url=published.url_of(published.address(image)))
 
@@ -171,14 +181,13 @@ class Uploads:
                 address = self._buckets.published.address(image)
                 await self._world.ledger.uploaded(*_published(image, self._buckets), address, 0.0)
 
-    async def _look(self, image: Reference, address: str, buckets: Buckets) -> None:
+    async def _look(self, run: JobRun, image: Reference, address: str, buckets: Buckets) -> None:
         """See once in a run that a reference is there, before money is spent on a link to it; JobError `reference`."""
         async with self._putting.setdefault(address, asyncio.Lock()):
             self._world.gate.check()
             if hash(address) in self._seen:
                 return
-            with _usable(self._world), _readable():
-                fault = await buckets.look(image)
+            fault = await waited_out(self._world, run, lambda: buckets.look(image))
         if fault is not None:
             raise JobError(Code.REFERENCE, fault)
         self._seen.add(hash(address))
@@ -221,7 +230,7 @@ class Uploads:
         return replace(image, url=url)
 
 
-async def with_bytes(world: World, job: Job) -> Job:
+async def with_bytes(world: World, run: JobRun, job: Job) -> Job:
     """Return the job with files in place of the references that lie in buckets, read from there.
 
     Raises JobError `reference`: one is not to be had, or no picture; Halted: buckets cannot be read, so the run stops.
@@ -229,8 +238,10 @@ async def with_bytes(world: World, job: Job) -> Job:
     buckets = world.buckets
     if buckets is None or all(image.address is None for image in job.references):
         return job
-    with _usable(world), _readable():
-        images = [image if image.address is None else await buckets.read(image) for image in job.references]
+    images = list(job.references)
+    for number, image in enumerate(images):
+        if image.address is not None:
+            images[number] = await waited_out(world, run, partial(buckets.read, image))
     job = job.with_references(tuple(images))
     if job.fault is not None:
         raise JobError(Code.REFERENCE, job.fault)
@@ -242,6 +253,25 @@ def _published(image: Reference, buckets: Buckets) -> tuple[str, str]:
     return buckets.published.where, (image.copy or image).sha256 or ""
 
 
+async def waited_out(world: World, run: JobRun, work: Callable[[], Awaitable[T]]) -> T:
+    """Return what a bucket gives, which is waited for as long as a provider would be.
+
+    Raises JobError; Halted: it cannot be used, so the run stops, or the gate closed meanwhile.
+    """
+    clock = asyncio.get_running_loop().time
+    until, (pause, longest) = clock() + run.service.breaker.outages.patience, AWAY_PAUSES
+    while True:
+        with _usable(world):
+            try:
+                return await work()
+            except PassingError as error:
+                if clock() + pause > until:
+                    raise
+                world.observer.event("bucket_away", message=str(error))
+        await world.gate.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
 @contextlib.contextmanager
 def _usable(world: World) -> Iterator[None]:
     """Stop the run where a bucket cannot be used: it would fail job after job."""
@@ -250,12 +280,3 @@ def _usable(world: World) -> Iterator[None]:
     except StorageError as error:
         world.gate.close(StopRun("bucket", str(error)))
         raise Halted from error
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    """Fail the job where it is its own reference that is in no bucket that can be read: others' may be."""
-    try:
-        yield
-    except PlaceError as error:
-        raise JobError(Code.REFERENCE, f"the reference {error}") from error

@@ -35,7 +35,7 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import Verdict, verdict_counts, verdicts_on
 from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
 from batchflux.manifest.identity import folded
-from batchflux.manifest.kept import stores_of_folder
+from batchflux.manifest.kept import hosts_of_folder, stores_of_folder
 from batchflux.output.base import CARD, IMAGES, SUFFIXES
 from batchflux.output.folder import ledger_of
 from batchflux.output.stores.base import Address
@@ -127,7 +127,8 @@ def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _w
         mirror, stores = get_meta(connection, "mirror"), cache(partial(stores_of_folder, out, base, os.environ))
         place = stack.enter_context(opened(dest, out, kind, stores, mirror))
         if form.references or (options is not None and options.references):
-            work.references = stack.enter_context(References(out, base, place, stores, wish.allow_hosts))
+            hosts = (*hosts_of_folder(out), *wish.allow_hosts)
+            work.references = stack.enter_context(References(out, base, place, stores, hosts))
         work.survey(steps)
         told = work.told(place, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)

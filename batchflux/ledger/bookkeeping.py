@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import time
 from collections import deque
 from datetime import datetime
 from itertools import islice
@@ -22,8 +23,9 @@ from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
+from batchflux.ledger.summary import Summary
 from batchflux.ledger.survey import Asked, known_before, survey_jobs
-from batchflux.ledger.tables import ended_rows, get_meta, set_meta
+from batchflux.ledger.tables import currency, ended_rows, get_meta, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.models import Status
 from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
@@ -38,9 +40,10 @@ if TYPE_CHECKING:
     from batchflux.errors import Fault
     from batchflux.ledger.ledger import Ledger
     from batchflux.ledger.reviews import Verdict
+    from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey, Through
     from batchflux.ledger.tables import Known
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import LimitsConfig, Manifest
     from batchflux.models import Job
 
 BATCH = 256
@@ -127,6 +130,39 @@ class Books:
         some = through is None or (through.only, through.limit, through.sample) != (None,) * 3 or through.redo
         if not some:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
+
+    def summary(self, state: State, already: int, limits: LimitsConfig, seconds: float, made: int) -> Summary:
+        """Return what a summary says of folder, money and time; how the run ended is for the caller to fill in.
+
+        `already` is what earlier runs spent, in nanounits; this one `made` so many pictures in so many `seconds`.
+        """
+        return Summary(
+            name=self._manifest.name,
+            folder=str(self._folder),
+            exit_code=0,
+            reason="",
+            message="",
+            started_at=self._began,
+            finished_at=time.time(),
+            seconds=seconds,
+            jobs={},
+            this_run={},
+            failures=state.failures,
+            attempts=state.attempts,
+            possibly_billed=state.possibly_billed,
+            spent=state.spent,
+            spent_possibly=state.spent_possibly,
+            spent_this_run=state.spent - currency(already),
+            currency=self._manifest.currency,
+            budget=limits.budget,
+            budget_per_run=limits.budget_per_run,
+            images_per_minute=60.0 * made / max(seconds, 1e-3),
+            dropped=state.dropped,
+            providers=state.providers,
+            batches=state.batches,
+            answered_again=state.answered_again,
+            mirror=state.mirror if self._manifest.output.mirror else None,
+        )
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
         manifest, limits = self._manifest, self._manifest.limits

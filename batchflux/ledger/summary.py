@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from batchflux.errors import Code
 from batchflux.ledger.books.mirrored import MirrorUse, use_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.lessons import noted
+from batchflux.ledger.nights.night import last_night
 from batchflux.ledger.reviews import judged_done, verdict_counts, waiting_redos
 from batchflux.ledger.tables import currency, get_meta
 from batchflux.output.base import SUMMARY
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
+    from batchflux.ledger.nights.night import Night
     from batchflux.state import Lesson
 
 RECENT = 600.0
@@ -164,7 +167,7 @@ class Standing:
     """How a folder stands: its counts, its last run, the verdicts on its pictures, and its keys by name.
 
     `not_judged` counts the pictures without a verdict, `learned` is what keys were found to allow lately,
-    `seconds_left` is by the rate of a run that goes on, None when nothing tells.
+    `seconds_left` is by the rate of a run that goes on, None when nothing tells. `night` is the last run, by the time.
     """
 
     state: State
@@ -174,6 +177,7 @@ class Standing:
     keys: dict[str, KeyUse]
     learned: dict[str, Lesson]
     seconds_left: float | None
+    night: Night | None = None
 
     def to_json(self, now: float) -> str:
         """Return one JSON object, as of epoch second `now`: money as decimal text, times as UTC ISO 8601."""
@@ -197,6 +201,7 @@ class Standing:
             "verdicts": self.verdicts,
             "not_judged": self.not_judged,
             "keys": {name: asdict(use) for name, use in self.keys.items()},
+            "night": None if self.night is None else self.night.as_json(),
             "learned": {name: {"rate": key.rate, "active": key.active} for name, key in self.learned.items()},
         }
         return json.dumps(data, default="{:f}".format, ensure_ascii=False, indent=2)
@@ -258,6 +263,7 @@ def read_standing(folder: Path) -> Standing:
             keys=_keys(connection),
             learned=noted(connection),
             seconds_left=60 * state.pending / rate if running and rate else None,
+            night=last_night(folder, connection, time.time(), running=running),
         )
 
 

@@ -285,18 +285,24 @@ class Surveyor:
             self._make_way(old)
 
     def _make_way(self, old: Known) -> None:
-        if old.file_name is not None and not old.file_name.startswith((f"{REPLACED}/", f"{REJECTED}/")):
-            self._away[old.number] = Move.of(old, set_aside(old.key.hex(), old.file_name))
+        if old.file_name is not None:
+            self._set_aside(old.number, old.key.hex(), old.file_name)
+
+    def _set_aside(self, number: int, key: str, name: str) -> None:
+        if not name.startswith((f"{REPLACED}/", f"{REJECTED}/")):
+            self._away[number] = Move(number=number, key=key, source=name, target=set_aside(key, name))
 
     def _find_unlisted(self) -> None:
         query = (
             "SELECT number, listed, EXISTS (SELECT 1 FROM jobs AS other WHERE other.id = jobs.id AND other.listed"
-            " AND other.number != jobs.number) FROM jobs"
+            " AND other.number != jobs.number), planned, file_name, lower(hex(key)) FROM jobs"
         )
         gone: list[tuple[int]] = []
-        for number, listed, has_heir in self._connection.execute(query):
+        for number, listed, has_heir, planned, name, key in self._connection.execute(query):
             if self._seen[number]:
                 continue
+            if name is not None and followed(planned, name) != name:  # a kill kept it from making way
+                self._set_aside(number, key, name)
             if not (self._superseded[number] or has_heir):
                 self.result.unlisted += 1
             if listed:

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
-from batchflux.ledger.books import balances, mirrored, receipts
+from batchflux.ledger.books import balances, mirrored, receipts, runs
 from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
@@ -401,7 +401,8 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *mirrored.SCHEMA.split(";"), *_VIEWS):
+    further = (receipts.SCHEMA, balances.SCHEMA, *mirrored.SCHEMA.split(";"), runs.SCHEMA)
+    for statement in (*_SCHEMA.split(";"), *further, *_VIEWS):
         if statement.strip():
             connection.execute(statement)
 

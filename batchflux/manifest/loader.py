@@ -32,6 +32,7 @@ from batchflux.manifest.reading.diagnostics import (
 )
 from batchflux.manifest.reading.environment import expand_environment
 from batchflux.manifest.reading.fetched import Fetched
+from batchflux.manifest.reading.notify import read_notify, without_addresses
 from batchflux.manifest.reading.published import link_fault
 from batchflux.manifest.reading.values import AutoTimeout, is_nothing
 from batchflux.manifest.reading.yaml_nodes import (
@@ -150,6 +151,7 @@ def _manifest(
     _top(root, faults)
     name = _name(path.stem, root, faults)
     made = providers_of(root, offers, faults, given[2])
+    told = read_notify(root, faults)
     return Manifest(
         path=path.absolute(),
         base=path.absolute().parent,
@@ -167,7 +169,8 @@ def _manifest(
         webhooks=_webhooks(root, faults),
         stores=buckets[0],
         fetched=buckets[1],
-        text=_without_passwords(given[0], made.named.values()),
+        text=without_addresses(_without_passwords(given[0], made.named.values()), told),
+        notify=told,
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
         keys_lines={

@@ -9,13 +9,13 @@ from pydantic import Field
 from batchflux.manifest import job_fields, kinds
 from batchflux.manifest.kinds import Part
 from batchflux.manifest.reading import published, values
-from batchflux.output.stores.base import Style
+from batchflux.output.stores.base import Style, folder_of
 
 
 class PublishConfig(Part):
     """Where local references are put, so that they travel as URLs. `sign` in seconds; `url` or `sign` is given."""
 
-    to: Annotated[str | None, kinds.of_text(values.bucket, "string", "null")] = Field(
+    to: Annotated[str | None, kinds.of_text(folder_of, "string", "null")] = Field(
         None, description="the address below which they are put by their content, as s3://bucket/refs"
     )
     url: Annotated[str | None, kinds.of_text(published.link_template, "string", "null")] = Field(

@@ -30,7 +30,7 @@ from batchflux.manifest.kinds import (
 )
 from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
-from batchflux.manifest.reading import values
+from batchflux.manifest.reading import targets, values
 from batchflux.manifest.reading.objects import is_object
 from batchflux.manifest.reading.values import (
     AutoTimeout,
@@ -40,7 +40,7 @@ from batchflux.manifest.reading.values import (
     line_of_text,
 )
 from batchflux.models import DIFFERENCES, Verify
-from batchflux.output.stores.base import StoreSettings
+from batchflux.output.stores.base import StoreSettings, folder_of
 from batchflux.output.stores.opening import Stores
 from batchflux.photos import LINK_LIFE, Photos, Published, Settings, reach_of
 from batchflux.secrets import Secrets
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.matrix import Axis
     from batchflux.manifest.reading.fetched import Fetched
+    from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.secrets import Lookup
 
 
@@ -107,7 +108,7 @@ class OutputConfig(Part):
     accept: Annotated[tuple[str, ...], kinds.of_node(kinds.accepted, kinds.ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
     )
-    mirror: Annotated[str | None, kinds.of_text(values.bucket, "string", "null")] = Field(
+    mirror: Annotated[str | None, kinds.of_text(folder_of, "string", "null")] = Field(
         None, description="a bucket that gets each picture, too, as s3://bucket/spring"
     )
     keep_local: Truth = Field(True, description="false: a picture is removed here once it is in the mirror")
@@ -181,6 +182,10 @@ _DOCUMENT: dict[str, Any] = {
     "webhooks": (
         WebhooksConfig | None,
         Field(None, description="where APIs call when a task has ended, so that it need not be asked for so often"),
+    ),
+    "notify": (
+        Annotated[Any, WithJsonSchema(targets.SCHEMA)],
+        Field(None, description="who is told how a run goes: webhooks, pings, chats; see `batchflux docs nights`"),
     ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
@@ -256,6 +261,7 @@ class Manifest:
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
     that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
+    `notify` are the addresses that are told how a run goes.
     """
 
     path: Path
@@ -281,6 +287,7 @@ class Manifest:
     chosen: bool = False
     fallback: tuple[str, ...] = ()
     fallback_on: tuple[str, ...] = ()
+    notify: tuple[NoticeTarget, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -1,1 +1,1 @@
-"""What is told of a run while nobody looks at it: notices to others, and metrics."""
+"""What is seen of a run from afar: notices of what happens, metrics for Prometheus, and the names of log fields."""

@@ -113,6 +113,10 @@ class ImageStore:
         """Keep what was answered in `answers/`, private and durably; return its name. StorageError."""
         return await self._in_thread(lambda: self._keep_answer(job, attempt, body))
 
+    def came(self, size: int) -> None:
+        """Learn the size of a picture that another process has put there, in bytes."""
+        self._mark.came(size)
+
     def sweep(self, recorded: Collection[str]) -> int:
         """Remove what a crash left, but no `recorded` name from `spool`; return the number of files. StorageError."""
         images = self._root / IMAGES

@@ -153,23 +153,35 @@ class Buckets:
         return await self._in_thread(lambda: self._stores.at(place).sign(place.key, seconds))
 
     async def look(self, image: Reference) -> str | None:
-        """Return why a reference that lies in a bucket cannot be sent as a link: it is not there, or too large.
+        """Return why a reference in a bucket cannot be sent as a link: it is not to be had, or too large.
 
-        Raises StorageError: the bucket cannot be listed; PlaceError where others may be.
+        Raises StorageError: the bucket cannot be asked, and perhaps no other.
         """
         return await self._in_thread(lambda: self._look(image))
 
     def _look(self, image: Reference) -> str | None:
         place = Address.of(image.url or "")
-        found = next(iter(self._at(place).find(place.key)), None)
+        try:
+            found = next(iter(self._at(place).find(place.key)), None)
+        except PlaceError as error:
+            return None if self._is_read(place) else f"the reference {error}"
         if found is None or found.key != place.key:
             return _gone(image)
         return _too_large(image) if found.size > MAX_SENT else None
 
+    def _is_read(self, place: Address) -> bool:
+        """Whether what is at an address can be read, by its first bytes: many a key may read, and not list."""
+        try:
+            return self._at(place).fetch(place.key, _Bounded(0))
+        except _TooLargeError:
+            return True
+        except PlaceError:
+            return False
+
     async def read(self, image: Reference) -> Reference:
         """Return a reference that lies in a bucket as a photo, with its bytes in a file; `fault` says what is wrong.
 
-        Raises StorageError: the bucket cannot be read; PlaceError where others may be.
+        Raises StorageError: the bucket cannot be read, and perhaps no other.
         """
         return await self._in_thread(lambda: self._read(image))
 
@@ -179,6 +191,8 @@ class Buckets:
             there = self._at(place).fetch(place.key, target)
         except _TooLargeError:
             return replace(image, fault=_too_large(image))
+        except PlaceError as error:
+            return replace(image, fault=f"the reference {error}")
         if not there:
             return replace(image, fault=_gone(image))
         return self._photos.received(image, target.getvalue())
@@ -210,10 +224,14 @@ class _TooLargeError(Exception):
 
 
 class _Bounded(io.BytesIO):
-    """Takes no more bytes than can be sent."""
+    """Takes no more than so many bytes: as many as can be sent."""
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__()
+        self._most = MAX_SENT if most is None else most
 
     def write(self, data: Any) -> int:
-        if self.tell() + memoryview(data).nbytes > MAX_SENT:
+        if self.tell() + memoryview(data).nbytes > self._most:
             raise _TooLargeError
         return super().write(data)
 

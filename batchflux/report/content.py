@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.base import HEADER, remarks_of
+from batchflux.ledger.nights.night import fill_bins, nights
 from batchflux.ledger.reviews import Verdict, judged_done, verdict_counts, verdicts_on
 from batchflux.ledger.summary import last_run, state_in
 from batchflux.ledger.tables import currency, get_meta, jobs_by_number
-from batchflux.output.folder import iso
+from batchflux.output.folder import FolderLock, iso
 from batchflux.redaction import redacted
 from batchflux.report.thumbs import is_url, thumb_name
 
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
 
+    from batchflux.ledger.nights.night import Night
     from batchflux.ledger.tables import Known
     from batchflux.report.thumbs import PictureUrls
 
+MOST_NIGHTS, MOST_STRETCHES = 20, 200  # that a page has; of each run
 _AT_ONCE = 500
 _NO_VERDICT = Verdict(review="")
 
@@ -111,6 +115,33 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "spent_this_run": last.get("spent_this_run"),
         **_pace(connection, last, run.began, running=running),
         "made_at": iso(time.time()),
+    }
+
+
+def page_nights(folder: Path, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Return the last runs of a folder as JSON objects, each with its time in bins, as `nights` has them."""
+    found = nights(folder, connection, time.time(), running=FolderLock(folder).is_held(), most=MOST_NIGHTS)
+    fill_bins(connection, found)
+    return [_page_night(night) for night in found]
+
+
+def _page_night(night: Night) -> dict[str, Any]:
+    said, bins = night.as_json(), night.bins
+    longest = sorted(said["stretches"], key=lambda one: one["since"])[:MOST_STRETCHES]
+    spent = [] if bins is None else list(accumulate(bins.spent))
+    return said | {
+        "stretches": longest,
+        "notes": said["notes"][:MOST_STRETCHES],
+        "bins": None
+        if bins is None
+        else {
+            "start": bins.start,
+            "width": bins.width,
+            "images": bins.images,
+            "limited": bins.limited,
+            "failed": bins.failed,
+            "spent": [float(currency(amount)) for amount in spent],
+        },
     }
 
 

@@ -35,7 +35,7 @@ FIRST = 120  # rows of the first block: more than a large screen shows
 SIZE = 2000
 ENTRY = "main.js"
 STYLES = (  # noqa: SIM905  reads like a row
-    "tokens.css base.css header.css controls.css grid.css sheet.css large.css compare.css charts.css"
+    "tokens.css base.css header.css controls.css grid.css sheet.css large.css compare.css charts.css night.css"
 ).split()
 _IMPORT = re.compile(r'^import \{(?:\s*\w+,)*\s*(?:\w+\s+)?\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|class|const|let) \w)", re.MULTILINE)
@@ -58,15 +58,21 @@ def build_page(
     token: str | None = None,
     sequence: int = 0,
     elsewhere: str = "",
+    nights: Sequence[dict[str, Any]] = (),
 ) -> Iterator[bytes]:
-    """Yield the page in pieces, UTF-8, as the rows of `page_row` come.
+    """Yield the page in pieces, UTF-8, as the rows of `page_row` come; `nights` are those of `page_nights`.
 
     A `token` makes it a live one: it sends the token with every verdict, and follows the events from `sequence` on.
     `elsewhere` is the one origin beside the folder that it may load pictures from.
     """
     stream = iter(rows)
     first = list(islice(stream, FIRST))
-    setup = {"columns": INDEX, "header": header, "live": None if token is None else {"sequence": sequence}}
+    setup = {
+        "columns": INDEX,
+        "header": header,
+        "nights": nights,
+        "live": None if token is None else {"sequence": sequence},
+    }
     pages = Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pieces = pages.get_template("page.html.j2").generate(
         name=header["name"],

@@ -18,7 +18,7 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
 from batchflux.output.base import IMAGES, REPORT
 from batchflux.output.folder import iso, ledger_of
-from batchflux.report.content import base_of, page_header, page_rows
+from batchflux.report.content import base_of, page_header, page_nights, page_rows
 from batchflux.report.page import build_page
 from batchflux.report.thumbs import PictureUrls, make_thumbs
 
@@ -64,13 +64,14 @@ def write_report(
         small = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
         rows = _rows(connection, numbers, urls)
         header = page_header(folder, connection) | {"links_until": iso(until) or None, "carries": small.carries}
+        runs = page_nights(folder, connection)
         path = folder / REPORT
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             with temporary.open("wb") as file:
                 if until is not None:
                     temporary.chmod(0o600)
-                file.writelines(build_page(rows, header, elsewhere=elsewhere))
+                file.writelines(build_page(rows, header, elsewhere=elsewhere, nights=runs))
             temporary.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report

@@ -5,7 +5,8 @@ A page of anybody's in that browser, and any program on a shared machine, can re
 - Host must be ours (a name made to point here, DNS rebinding, is not), Sec-Fetch-Site must not speak of another site;
   Origin, where there is one, must be ours, and a POST must have one. There is no CORS.
 - The token lets in who looks, and gives the browser a cookie, named by port because all ports of a host share cookies.
-  A POST needs the token in a header, which a form cannot send. Nothing logs it, or keeps what it answers.
+  A POST needs the token in a header, which a form cannot send. Nothing logs it, or keeps what it answers. A program
+  that only looks (Prometheus) may send it as a bearer token.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 class Guard:
     """Decides about requests: `hosts` are our Host headers; with `wildcard` the address a connection arrived at too."""
 
-    def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool) -> None:
-        self.token = secrets.token_urlsafe(32)
+    def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool, token: str | None = None) -> None:
+        self.token = token or secrets.token_urlsafe(32)
         self.cookie = f"batchflux_review_{port}"
         self._ticket = secrets.token_urlsafe(32)
         self._hosts, self._port, self._wildcard = hosts, port, wildcard
@@ -57,8 +58,8 @@ class Guard:
         if request.method not in {"GET", "HEAD"}:
             given, secret = request.headers.get(PAGE_HEADER, ""), self.token
             says = "The page's token is missing or of an earlier review."
-        elif "token" in request.query or PAGE_HEADER in request.headers:
-            given, secret = request.query.get("token", request.headers.get(PAGE_HEADER, "")), self.token
+        elif (sent := _token_of(request)) is not None:
+            given, secret = sent, self.token
             says = "This is not the token of this review."
         else:
             given, secret = request.cookies.get(self.cookie, ""), self._ticket
@@ -70,6 +71,13 @@ class Guard:
     def welcome(self, response: web.StreamResponse) -> None:
         """Give who opened the page with the token a cookie, which lets in from here on."""
         response.set_cookie(self.cookie, self._ticket, path="/", httponly=True, samesite="Strict")
+
+
+def _token_of(request: web.Request) -> str | None:
+    """Return the token that a request has, in its address or a header; None without any."""
+    kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    sent = request.query.get("token", request.headers.get(PAGE_HEADER))
+    return bearer.strip() if sent is None and kind.lower() == "bearer" else sent
 
 
 async def protect(request: web.Request, response: web.StreamResponse) -> None:

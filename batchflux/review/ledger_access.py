@@ -26,9 +26,10 @@ from batchflux.ledger.connection import beside
 from batchflux.ledger.decisions import Before, Decided, Decision, decide, undo
 from batchflux.ledger.reviews import judged_since, last_revision
 from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta, select
+from batchflux.monitoring.metrics import metrics_in
 from batchflux.output.base import LEDGER, variants
 from batchflux.output.folder import FolderLock
-from batchflux.report.content import base_of, page_header, page_rows
+from batchflux.report.content import base_of, page_header, page_nights, page_rows
 from batchflux.report.page import build_page
 from batchflux.report.thumbs import THUMB_NAME, PictureUrls, thumb_name
 
@@ -268,12 +269,21 @@ class LedgerAccess:
             self._next_header = now + _SHARE * (now - began)
         return self._header
 
+    def metrics(self) -> str:
+        """Return the folder's numbers as Prometheus reads them."""
+        self.look()
+        if self._changes.connection is None:
+            raise NoLedgerError
+        return metrics_in(self.folder, self._changes.connection)
+
     def page(self, token: str) -> Iterator[bytes]:
         """Return the whole page in pieces; each is made in the thread that asks for it."""
         self.look(exact=True)
         connection = self._changes.connection
         numbers = ended_numbers(connection) if connection is not None else []
-        return build_page(self.rows(numbers), self.header(), token=token, sequence=self._changes.sequence)
+        runs = [] if connection is None else page_nights(self.folder, connection)
+        sequence = self._changes.sequence
+        return build_page(self.rows(numbers), self.header(), token=token, sequence=sequence, nights=runs)
 
     def rows(self, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Yield these rows as they are when they are come to, in the thread that asks for them."""

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -45,8 +46,10 @@ class ServedReview(NamedTuple):
         await self.runner.cleanup()
 
 
-async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
-    """Serve the review of an output folder, as `Server` does; `port` 0 takes a free one.
+async def serve(
+    folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0, token: str | None = None
+) -> ServedReview:
+    """Serve the review of an output folder, as `Server` does; `port` 0 takes a free one, `token` None a new one.
 
     Raises UsageError: the address is none of this machine's, or the port is taken.
     """
@@ -54,7 +57,7 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     address, port = listener.getsockname()[:2]
     where = ipaddress.ip_address(address.partition("%")[0])
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
-    guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
+    guard = Guard(frozenset(names), port, wildcard=where.is_unspecified, token=token)
     app = Server(folder, guard, tell, rest).app()
     options: dict[str, Any] = {"access_log": None, "logger": _LOGGER, "handler_cancellation": True}
     options["keepalive_timeout"] = HEAD_SECONDS
@@ -67,7 +70,8 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     except BaseException:
         listener.close()
         raise
-    url = f"http://{host_of(LOOPBACK[0] if where.is_unspecified else address, port)}/?token={guard.token}"
+    at = host_of(LOOPBACK[0] if where.is_unspecified else address, port)
+    url = f"http://{at}/?token={quote(guard.token, safe='')}"
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
     sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
     warning = f"Everyone who can reach {reach} and knows the token {sees}"

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from batchflux.errors import StorageError
 from batchflux.ledger.decisions import BlankPromptError, NoSuchJobError, UnlistedJobError
+from batchflux.monitoring.exposition import CONTENT_TYPE
 from batchflux.report.page import content_security_policy
 from batchflux.review.decisions import MAX_BODY, BadBodyError, ResultsRefresh, parse_decision, parse_undo
 from batchflux.review.files import Pictures
@@ -71,6 +72,7 @@ class Server:
         app.router.add_get("/rejected/{name:.+}", self._pictures.rejected)
         app.router.add_get("/thumbs/references/{name}", self._pictures.reference)
         app.router.add_get("/thumbs/{name}", self._pictures.thumb)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/api/rows", self._rows)
         app.router.add_get("/api/events", self._stream, allow_head=False)
         app.router.add_post("/api/verdicts", self._verdicts)
@@ -87,6 +89,11 @@ class Server:
         if "token" in request.query:
             self._guard.welcome(response)
         return await self._send(request, response, pieces)
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        """Answer with the folder's numbers, as `--metrics` writes them."""
+        text = await self._ledger.do(self._ledger.metrics)
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _rows(self, request: web.Request) -> web.StreamResponse:
         since = sequence_of(request.query.get("since", "0"))

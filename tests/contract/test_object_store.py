@@ -39,6 +39,7 @@ from tests.stores import (
     SECRET_KEY,
     SLOW,
     SLOW_DOWN,
+    Fault,
     Google,
     StandIn,
     standing_in,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.output.stores.base import ObjectStore
-    from tests.stores import Fault, Faulty, Served, ServedOss
+    from tests.stores import Faulty, Served, ServedOss
 
 ODD = ("猫%#?.png", "a b/c d.png", "a+b&c=d.png", "größe/e\u0301.png", "a%2Fb.png", "back\\slash~'(1)!*.png", "x" * 200)
 
@@ -477,6 +478,33 @@ def test_all_verbs_are_tried_again(faulty: Faulty, verb: str) -> None:
     }
     assert acts[verb]()
     assert not faulty.front.faults
+
+
+def test_a_busy_store_is_no_missing_bucket(faulty: Faulty) -> None:
+    """A refusal of HEAD has no words, and the GET that is to have them finds that nothing is there yet."""
+    faulty.front.methods = frozenset({"HEAD"})
+    faulty.front.faults.append(SLOW_DOWN)
+    assert faulty.store().put("a.png", b"x", sha256(b"x"))
+    assert faulty.objects() == {"a.png": b"x"}
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize("fault", [SLOW_DOWN, CUT_LATE])
+def test_a_look_that_is_refused_for_now_is_no_missing_bucket(faulty: Faulty, fault: Fault) -> None:
+    faulty.front.methods = frozenset({"HEAD"})
+    faulty.front.faults.extend([fault, fault])
+    assert faulty.store().put("a.png", b"x", sha256(b"x"))
+    assert faulty.objects() == {"a.png": b"x"}
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_of_a_large_file_only_the_part_that_is_refused_is_sent_again(faulty: Faulty, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(os.urandom(2 * cloud.PART + 1))
+    faulty.front.faults.extend([SLOW_DOWN, CUT_EARLY, Fault(), BROKEN, CUT_LATE, SLOW_DOWN, BROKEN, SLOW_DOWN])
+    assert faulty.store().put("a.tar", path, sha256(path.read_bytes()))
+    assert faulty.objects() == {"a.tar": path.read_bytes()}
+    assert len([line for line in faulty.front.seen if line.endswith("?uploads=")]) == 1
 
 
 @pytest.mark.usefixtures("_hasty")

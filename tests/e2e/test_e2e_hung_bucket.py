@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_e2e_mirror import Mirrored
+from tests.e2e.test_e2e_mirror import Mirrored, digest
 from tests.program import Scene
 from tests.stores import Fault
 
@@ -63,3 +63,23 @@ def test_photos_that_are_being_published(program: Program, bank: Bank, hung: Fau
     hung.front.always = None
     assert program.run().code == 0
     assert bank.posts.total() == 1
+
+
+def test_a_table_that_is_read_while_requests_are_out(program: Program, bank: Bank, faulty: Faulty) -> None:
+    """A manifest that names another by now is read beside the loop, which has answers to take that are paid for."""
+    table = b"".join(b"n%d\n" % number for number in range(-1, 8)).replace(b"n-1", b"n")
+    faulty.behind.store().put("t.csv", table, digest(table))
+    program.environ |= faulty.environ
+    jobs = f"  - {{id: '{{{{ n }}}}', prompt: 'job {{{{ n }}}} #url', from: '{faulty.bucket}/t.csv'}}\n"
+    program.manifest(bank.url, jobs, limits=", rate: 2/s")
+    process = program.start("run", "m.yaml")
+    Scene.wait(lambda: bank.posts.total() >= 2)
+    faulty.front.methods, faulty.front.always = frozenset({"GET"}), Fault(pause=3600)
+    seen = len(faulty.front.seen)
+    program.manifest(bank.url, jobs + jobs.replace("t.csv", "u.csv"), limits=", rate: 100/s")
+    process.send_signal(signal.SIGHUP)
+    Scene.wait(lambda: len(faulty.front.seen) > seen)
+    assert process.poll() is None
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert bank.posts.total() == 8

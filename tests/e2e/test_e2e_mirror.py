@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.errors import StorageError
 from batchflux.failpoints import VARIABLE
+from batchflux.output.resources import LowWaterMark
 from batchflux.testing.bank import picture_of
 from tests.program import Scene
-from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, DENIED, SLOW_DOWN, Fault, Served
+from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, DENIED, SLOW, SLOW_DOWN, Fault, Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -364,3 +366,57 @@ def test_files_of_others_that_would_be_written_over_stay(mirrored: Mirrored) -> 
     assert mirrored.run().code == 0
     store.delete("run/.batchflux")
     assert mirrored.run().code == 0, "they are its own"
+
+
+def test_a_full_disk_waits_for_the_mirror_that_makes_room(
+    program: Program, bank: Bank, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored = Mirrored(program, bank, faulty)
+    made = {f"images/n{number}.png": f"n{number}" for number in range(12)}
+    jobs = "".join(f"  - {{id: {job}, prompt: 'job {job} #url', output_format: png}}\n" for job in made.values())
+    mirrored.write(jobs)
+
+    def check(_mark: LowWaterMark, in_flight: int) -> StorageError | None:
+        return StorageError("almost full") if len(mirrored.here()) + in_flight > 6 else None
+
+    monkeypatch.setattr(LowWaterMark, "check", check)
+    faulty.front.faults.extend([Fault(), *[SLOW] * 12])
+    ended = mirrored.run(away=True)
+    assert ended.code == 0, ended.said
+    mirrored.whole(made)
+    mirrored.write(jobs + "".join(f"  - {{id: {job}, prompt: 'job {job} #url'}}\n" for job in range(100, 150)))
+    monkeypatch.setattr("batchflux.engine.mirroring.mirror.PATIENCE", 0.0)
+    faulty.front.always = DENIED
+    ended = mirrored.run(away=True)
+    assert ended.code == 3, ended.said
+    assert program.summary()["reason"] == "storage", "a bucket that is away makes no room"
+    assert 6 <= len(mirrored.here()) < 50
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_kill_as_files_follow_and_another_edit(mirrored: Mirrored, *, away: bool) -> None:
+    """A job that is listed no more has the name that another's picture was to get: it makes way all the same."""
+
+    def run(**environ: str) -> Ended:
+        return mirrored.run(away=True, **environ) if away else mirrored.program.run(**environ)
+
+    assert run().code == 0
+    mirrored.write(JOBS.replace("id: a0", "id: x").replace("id: a1", "id: a0").replace("id: x", "id: a1"))
+    assert run(**{VARIABLE: "moves.taken_up"}).code == -9
+    mirrored.write("  - {id: a0, prompt: 'job a1 #url', output_format: png}\n")
+    ended = run()
+    assert ended.code == 0, ended.said
+    out = mirrored.program.out
+    with closing(sqlite3.connect(f"file:{out}/ledger.db?mode=ro", uri=True)) as connection:
+        names = [name for (name,) in connection.execute("SELECT file_name FROM jobs")]
+    assert len(names) == len(set(names))
+    mirrored.write(JOBS)
+    ended = run()
+    assert ended.code == 0, ended.said
+    assert mirrored.bank.posts.total() == 4
+    if away:
+        mirrored.whole(MADE)
+    else:
+        assert {name: (out / name).read_bytes() for name in NAMES} == {
+            name: picture_of(job) for name, job in MADE.items()
+        }

@@ -555,6 +555,8 @@ class Night:
     """How many seconds after DUSK the next run begins."""
     wakes: Callable[[], Wakes] = Wakes
     buckets: Buckets | None = None
+    beside: Callable[[Notes, Rules], contextlib.AbstractAsyncContextManager[None]] | None = None
+    """What goes on beside a run, with its notes and rules."""
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -609,7 +611,8 @@ class Night:
         held = self.pictures.files.__contains__
         first, rest = (Feeder(iter(self.jobs), ledger, selection, held, MEANS) for _ in range(2))
         both = FreeFirst(first, rest, asked.limit or len(self.jobs))
-        await pool.run(both if asked.free_first else rest, asked.workers or workers_for(asked.concurrency))
+        async with contextlib.nullcontext() if self.beside is None else self.beside(notes, rules):
+            await pool.run(both if asked.free_first else rest, asked.workers or workers_for(asked.concurrency))
         ended.append(
             RunEnded(reason=gate.reason, seconds=loop.time(), tally=pool.tally, notes=notes, recovered=ledger.recovered)
         )

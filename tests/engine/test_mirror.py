@@ -198,6 +198,17 @@ def test_what_does_not_get_through_is_left_to_the_next_run_after_a_minute(scene:
     assert list((scene.folder / "images").iterdir()) == []
 
 
+def test_what_does_not_pass_by_itself_is_not_waited_for_at_the_end(scene: Scene) -> None:
+    scene.make(40)
+    scene.shelf.fault = lambda _key, _now: StorageError("the store is full; free space")
+    mirror = scene.go()
+    assert scene.seconds < 5
+    assert verdict(mirror, scene.use())[::2] == ("mirror", 3)
+    scene.shelf.fault = lambda _key, now: StorageError("the store is full; free space") if now < 0.5 else None
+    assert scene.go().why == ""
+    assert len(scene.shelf.objects) == 40
+
+
 def test_as_long_as_some_get_through_the_end_waits(scene: Scene) -> None:
     scene.make(60)
     scene.shelf.fault = lambda key, now: away(key) if int(now) % 40 else None

@@ -15,6 +15,7 @@ import pytest
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.ledger.connection import connect
 from batchflux.models import Reference
+from batchflux.output.stores.base import PassingError
 from batchflux.photos import Published
 
 if TYPE_CHECKING:
@@ -32,12 +33,20 @@ class Bucket:
     published: Published = field(default_factory=lambda: Published(to=TO, seconds=7200.0))
     seconds: float = 5.0
     fault: Exception | None = None
+    away_until: float = 0.0
     put_at: list[tuple[str, float]] = field(default_factory=list)
     signed_at: list[tuple[str, float]] = field(default_factory=list)
     looked: list[str] = field(default_factory=list)
+    asked: int = 0
+
+    def _asked(self) -> None:
+        if asyncio.get_running_loop().time() < self.away_until:
+            self.asked += 1
+            raise PassingError("s3://shop does not answer")
 
     async def put(self, image: Reference) -> str:
         await asyncio.sleep(self.seconds)
+        self._asked()
         if self.fault is not None:
             raise self.fault
         address = self.published.address(image)
@@ -53,12 +62,14 @@ class Bucket:
 
     async def look(self, image: Reference) -> str | None:
         await asyncio.sleep(self.seconds)
+        self._asked()
         if self.fault is not None:
             raise self.fault
         self.looked.append(image.source)
         return f"the reference {image.source} is not there" if "gone" in image.source else None
 
     async def read(self, image: Reference) -> Reference:
+        self._asked()
         return replace(image, fault=f"the reference {image.source} is not there")
 
 
@@ -138,6 +149,27 @@ def test_a_bucket_that_cannot_be_used_stops_the_run_and_costs_nothing(
     assert {(known.status, known.attempts, known.error_code) for known in left} <= {("pending", 0, None)}
     bucket.fault = None
     assert night.run(concurrency=24).tally.done == 40 - done
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_bucket_that_is_away_is_waited_for_as_a_provider_is(
+    shop: Callable[..., tuple[Night, Bucket]],
+    there: bool,  # noqa: FBT001  a parameter
+) -> None:
+    night, bucket = shop(24, photos=2)
+    if there:
+        place = Reference(source="s3://shop/mug.jpg", url="s3://shop/mug.jpg")
+        night.jobs = [replace(job, images=(place,)) for job in night.jobs]
+    bucket.away_until = 1200.0
+    ended = night.run(concurrency=24)
+    assert (ended.reason, ended.tally.done) == (None, 24)
+    assert bucket.asked < 2 * (1200 / 60 + 8), "one of each photo's jobs asks, less and less often"
+    for number, job in enumerate(night.jobs):
+        night.jobs[number] = replace(job, key=f"{number + 77:064x}", id=f"n{number}", file_name=f"images/n{number}.jpg")
+    night.epoch, bucket.away_until = 90_000.0, 4000.0
+    ended = night.run()
+    assert ended.reason is not None
+    assert (ended.reason.reason, len(night.server.calls)) == ("bucket", 24)
 
 
 def test_a_photo_that_changed_fails_its_jobs_alone(shop: Callable[..., tuple[Night, Bucket]]) -> None:

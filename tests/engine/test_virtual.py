@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchflux.night.virtual import DeadlockError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,14 +28,14 @@ def test_a_program_that_would_hang_fails_with_the_time_it_hangs_at(virtual: asyn
         await asyncio.sleep(5)
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(AssertionError, match=r"at 5\.000 s nothing is ready and no timer is set"):
+    with pytest.raises(DeadlockError, match=r"at 5\.000 s nothing is ready and no timer is set"):
         virtual.run(hangs())
 
 
 def test_a_run_that_waits_for_a_silent_server_is_a_deadlock(night: Callable[[int], Night]) -> None:
     scene = night(1)
     scene.server.api = {"j0": [scene.silence()]}
-    with pytest.raises(AssertionError, match="it would hang here"):
+    with pytest.raises(DeadlockError, match="it would hang here"):
         scene.run()
 
 

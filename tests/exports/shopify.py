@@ -1,6 +1,8 @@
 """What Shopify's import of products refuses in a CSV file, or takes for something else than was meant.
 
-In our words, after https://help.shopify.com/en/manual/products/import-export/using-csv (columns, handles, images).
+In our words, after https://help.shopify.com/en/manual/products/import-export/using-csv (columns, handles, images). The
+columns have the names by which shops, their exports and other programs know them; newer templates of Shopify call them
+URL handle, Product image URL, Image position and Image alt text.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KNOWN = {"Title", "URL handle", "Product image URL", "Image position", "Image alt text"}
+KNOWN = {"Title", "Handle", "Image Src", "Image Position", "Image Alt Text"}
 MOST_BYTES, MOST_ALT, MOST_TITLE = 15_000_000, 512, 255
 
 
@@ -34,14 +36,14 @@ def _faults(data: bytes) -> Iterator[str]:
     header, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True)
     if unknown := set(header) - KNOWN:
         yield f"unknown columns {unknown}"
-    if missing := {"Title", "URL handle"} - set(header):
+    if missing := {"Title", "Handle"} - set(header):
         yield f"no columns {missing}"
         return
     yield from (f"{number}: {len(row)} cells" for number, row in enumerate(rows, 2) if len(row) != len(header))
     cells = [dict(zip(header, row, strict=False)) for row in rows]
     for number, cell in enumerate(cells, 2):
-        yield from (f"{number}: {fault}" for fault in (*_of_handle(cell["URL handle"]), *_of_image(cell)))
-    products = [(handle, list(found)) for handle, found in groupby(cells, lambda cell: cell["URL handle"])]
+        yield from (f"{number}: {fault}" for fault in (*_of_handle(cell["Handle"]), *_of_image(cell)))
+    products = [(handle, list(found)) for handle, found in groupby(cells, lambda cell: cell["Handle"])]
     if twice := [handle for handle, times in Counter(handle for handle, _ in products).items() if times > 1]:
         yield f"these begin a second time: {twice}"
     for handle, found in products:
@@ -65,12 +67,12 @@ def _of_product(cells: list[dict[str, str]]) -> Iterator[str]:
         yield f"title {first!r}"
     if any(others):
         yield f"more titles {others}"
-    if [cell["Image position"] for cell in cells] != [str(number) for number in range(1, len(cells) + 1)]:
-        yield f"positions {[cell['Image position'] for cell in cells]}"
+    if [cell["Image Position"] for cell in cells] != [str(number) for number in range(1, len(cells) + 1)]:
+        yield f"positions {[cell['Image Position'] for cell in cells]}"
 
 
 def _of_image(cell: dict[str, str]) -> Iterator[str]:
-    url, alt = cell["Product image URL"], cell["Image alt text"]
+    url, alt = cell["Image Src"], cell["Image Alt Text"]
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.netloc or not url.isascii() or re.search(r"[\s<>\"{}|\\^`]", url):
         yield f"address {url!r}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,7 @@ from batchflux.ledger.tables import set_meta
 from batchflux.manifest.kept import stores_of_folder
 from batchflux.models import Reference
 from tests.exports.folders import folder, job, judged, local, picture, tree
-from tests.stores import ACCESS_KEY, SECRET_KEY
+from tests.stores import ACCESS_KEY, DENIED, SECRET_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,6 +215,15 @@ def test_other_things_in_it_and_other_formats_are_refused(tmp_path: Path, moto: 
     moto.store().put(f"{PLACE}/mine.txt", b"words", digest)
     exported(out, moto, "parquet")
     assert there(moto)["mine.txt"] == b"words"
+
+
+def test_a_bucket_that_cannot_be_used_is_a_fault_of_the_call(tmp_path: Path, faulty: Faulty) -> None:
+    out = made(tmp_path, range(1))
+    with pytest.raises(UsageError, match=r"nothing was\. s3://nowhere-at-all/.*: there is no such bucket"):
+        exported(out, replace(faulty, bucket="s3://nowhere-at-all"), "imagefolder")
+    faulty.front.faults.append(DENIED)
+    with pytest.raises(UsageError, match="access is denied"):
+        exported(out, faulty, "imagefolder")
 
 
 def test_the_mirror_of_a_folder_is_no_place_for_its_export(tmp_path: Path, moto: Served) -> None:

@@ -102,6 +102,21 @@ def test_a_private_host_is_not_asked_unless_it_is_named(tmp_path: Path) -> None:
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "provider: {{base_url: 'http://{host}/v1', name: mine}}",
+        "providers: {{a: {{api: bfl}}, b: {{base_url: ['https://a.b', 'http://{host}'], allow_hosts: ['${{X}}']}}}}",
+        "provider: {{name: simulator, allow_hosts: [127.0.0.0/8]}}",
+    ],
+)
+def test_what_the_manifest_names_is_asked(tmp_path: Path, said: str) -> None:
+    with shop() as (host, _):
+        out = made(tmp_path, host, "1.png")
+        (out / "manifest.yaml").write_text(f"version: 1\n{said.format(host=host)}\n", encoding="utf-8")
+        assert exported(out).pictures == 12
+
+
 def test_only_what_is_exported_is_fetched(tmp_path: Path) -> None:
     with shop() as (host, asked):
         assert exported(made(tmp_path, host, "1.png", "2.png", "3.png"), host, only="j1").pictures == 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.cli.batches import batch_lines
+from batchflux.cli.lines import batch_lines
 from batchflux.errors import Code, JobError, StorageError, UsageError
 from batchflux.ledger.batches import BatchLedger, Closing
 from batchflux.ledger.decisions import Decision, decide

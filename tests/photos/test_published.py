@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.errors import JobError, StorageError
+from batchflux.errors import JobError
 from batchflux.manifest import load_manifest
 from batchflux.models import Reference
 from batchflux.photos import Buckets, Photos, Published, published
 from tests.photos.conftest import drawn, encoded, turned
-from tests.stores import _moto_port, moto
+from tests.stores import DENIED, _moto_port, moto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.stores import Served
+    from tests.stores import Fault, Faulty, Served
 
 __all__ = ["_moto_port", "moto"]
 
@@ -96,9 +96,27 @@ def test_a_picture_in_a_bucket_is_read_as_a_local_one_is(
     ]
 
 
+def test_a_key_that_may_read_and_not_list_is_enough(tmp_path: Path, faulty: Faulty) -> None:
+    faulty.behind.store().put("a.png", b"a", hashlib.sha256(b"a").hexdigest())
+    buckets = Buckets(faulty.stores(), Photos(tmp_path), Published())
+    faulty.front.methods = frozenset({"GET"})
+
+    def look(key: str, *refusals: Fault) -> str | None:
+        faulty.front.faults.extend(refusals)
+        place = f"{faulty.bucket}/{key}"
+        return asyncio.run(buckets.look(Reference(source=place, url=place)))
+
+    assert look("a.png", DENIED) is None
+    assert "access is denied" in (look("a.png", DENIED, DENIED) or "")
+    assert "access is denied" in (look("gone.png", DENIED) or "")
+    buckets.close()
+
+
 def test_a_bucket_that_is_not_there_is_said(tmp_path: Path, buckets: Buckets) -> None:
-    with pytest.raises(StorageError, match="no-such-bucket"):
-        asyncio.run(buckets.read(Reference(source="s3://no-such-bucket/a", url="s3://no-such-bucket/a")))
+    image = Reference(source="s3://no-such-bucket/a", url="s3://no-such-bucket/a")
+    said = "the reference s3://no-such-bucket/a: there is no such bucket"
+    assert (asyncio.run(buckets.read(image)).fault or "").startswith(said)
+    assert (asyncio.run(buckets.look(image)) or "").startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +124,17 @@ def test_a_bucket_that_is_not_there_is_said(tmp_path: Path, buckets: Buckets) ->
     [
         ("{to: s3://b}", "found neither url nor sign; give one: url: https://img.example/{key} where"),
         ("{to: s3://b, sign: 2h, url: 'https://x.example/{key}'}", "found both url and sign; give one"),
-        ("{to: s3://b, sign: 1h}", "found sign: 3600s; allowed is at least 3960s: limits.timeout, and the 3600s"),
+        ("{to: s3://b, sign: 5m}", "found sign: 300s; allowed is at least 360s: limits.timeout, for an API may fetch"),
         ("{to: s3://b, sign: 8d}", 'found "8d"; allowed is a duration up to 168h (seven days), as 2h'),
         ("{to: s3://b, sign: 169h}", "allowed is a duration up to 168h (seven days)"),
         ("{to: s3://b, url: 'https://x.example/'}", 'found "https://x.example/"; allowed is a URL with {key} where'),
         ("{to: s3://b, url: 'https://x.example/{name}/{key}'}", "allowed is a URL with {key} where"),
         ("{to: s3://b, url: 'ftp://x.example/{key}'}", "allowed is an http:// or https:// URL"),
         ("{to: photos, sign: 2h}", 'found "photos"; allowed is a bucket'),
+        ("s3://b", 'found "s3://b"; allowed is a mapping with to, url, sign'),
+        ("[s3://b]", "found a list; allowed is a mapping with to, url, sign"),
+        ("{to: s3://b/a//c, sign: 2h}", 'found "s3://b/a//c"; allowed is s3://bucket/folder, which has no empty parts'),
+        ("{to: s3://b/../c, sign: 2h}", "which has no empty parts, no . or .. and no control characters"),
         ("{sign: 2h}", "to is missing; add it, as to: s3://bucket/refs"),
     ],
 )
@@ -127,9 +149,9 @@ def test_what_cannot_be_published_is_a_fault(tmp_path: Path, said: str, fault: s
 
 def test_a_longer_timeout_needs_longer_links(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
-    text = "version: 1\nlimits: {timeout: 3h}\nreferences: {publish: {to: s3://b, sign: 4h}}\njobs: [{prompt: x}]\n"
+    text = "version: 1\nlimits: {timeout: 3h}\nreferences: {publish: {to: s3://b, sign: 3h}}\njobs: [{prompt: x}]\n"
     path.write_text(text, encoding="utf-8")
-    assert load_manifest(path).published == Published(to="s3://b", seconds=14_400.0)
-    path.write_text(text.replace("4h", "3h"), encoding="utf-8")
-    with pytest.raises(Exception, match="at least 14400s"):
+    assert load_manifest(path).published == Published(to="s3://b", seconds=10_800.0)
+    path.write_text(text.replace("sign: 3h", "sign: 2h"), encoding="utf-8")
+    with pytest.raises(Exception, match="at least 10800s"):
         load_manifest(path)

@@ -122,7 +122,7 @@ class Batches:
         """Put a job aside that is to be sent in a batch, by raising SetAside. JobError: its photos cannot be had."""
         if not self.takes(run.work.job):
             return
-        job = await with_bytes(self._world, await self._world.ready(run.work.job))
+        job = await with_bytes(self._world, run, await self._world.ready(run.work.job))
         terms = self._terms(run.service, job)
         api = run.service.wire(job).batches
         if terms is None or api is None or not self.takes(job):

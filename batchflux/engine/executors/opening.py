@@ -55,8 +55,7 @@ class Elsewhere:
 class Means:
     """What a run has for its steps, wherever they are performed.
 
-    `keys` are by their names, `secrets` all texts that nobody may see. `tell` is told events, `came` the sizes of
-    pictures that other processes have stored.
+    `keys` are by their names, `secrets` all texts that nobody may see. `tell` is told events.
     """
 
     manifest: Manifest
@@ -66,7 +65,6 @@ class Means:
     keys: Mapping[str, str | None]
     secrets: Collection[str]
     tell: Callable[..., None]
-    came: Callable[[int], None]
 
 
 async def open_executors(
@@ -119,7 +117,6 @@ async def _remote(
         here={name for name, one in named if _has_secret(one)},
         fetched_here={name for name, one in named if one.download_headers},
         near={name for name, one in named if one.simulated},
-        came=means.came,
     )
 
 

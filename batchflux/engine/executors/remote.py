@@ -92,7 +92,7 @@ class RemoteExecutor:
 
     `key_names` are the names of keys by their values. `secrets` are all texts that must not travel. Of the providers
     `here`, all steps are performed in this process; pictures of those `fetched_here` are fetched by it; `near` are
-    those that only this machine reaches. `came` is told the sizes of pictures that workers have stored.
+    those that only this machine reaches.
     """
 
     def __init__(  # noqa: PLR0913  all of it says what goes where
@@ -108,13 +108,11 @@ class RemoteExecutor:
         here: Collection[str],
         fetched_here: Collection[str],
         near: Collection[str],
-        came: Callable[[int], None],
     ) -> None:
         self._local, self._workers, self._images, self._folder = local, workers, images, folder
         self._times, self._key_names = times, key_names
         self._secrets = [secret.encode() for secret in secrets]
         self._here, self._fetched_here, self._near = here, {*here, *fetched_here}, near
-        self._came = came
         self._numbers = count(1)
         self._fetching = asyncio.Semaphore(FETCHED * len(workers.all))
         self._kept: dict[str, RemoteWorker] = {}  # who keeps the bytes of what is in the spool in its memory, too
@@ -253,7 +251,7 @@ class RemoteExecutor:
         try:
             if worker is not None and worker.there and worker.shared:
                 collected: Collected = _given(await worker.call("collect", _bare(job), asset, attempt))
-                self._came(collected.stored.bytes)
+                self._images.came(collected.stored.bytes)
                 return collected
             if worker is not None and worker.there and not isinstance(asset, str):
                 return await self._fetched(worker, job, asset, attempt)

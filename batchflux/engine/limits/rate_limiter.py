@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.shutdown import Gate
 
+LIMITED, ALLOWED, PACED = HELD = ("rate limited by the provider", "the rate that the provider allows", "limits.rate")
+"""What keeps requests back while the provider is there: its 429s, what it was found to allow, the user's own limit."""
 SHORT_WAIT = 1.0  # seconds; nobody need be told of a shorter one
 _SLOTS = re.compile(r"concurren|并发|parallel|active (?:task|request|generation)|in[ -]flight", re.IGNORECASE)
 UNKNOWN = 1 << 30  # failures of a job whose outcome is unknown: it is the last to probe with
@@ -306,9 +308,9 @@ class RateLimiter:
         if pause == NEVER or pause < SHORT_WAIT:
             return None
         if not may or all(key.finder.shut or key.resting_until > now for key in may):
-            return f"rate limited by the provider{self._refusal and f' ({self._refusal})'}", pause
+            return f"{LIMITED}{self._refusal and f' ({self._refusal})'}", pause
         learned = any(key.finder.learned.rate is not None for key in living)
-        what = "the rate that the provider allows" if learned else "limits.rate"
+        what = ALLOWED if learned else PACED
         return (what, pause) if self.in_flight == 0 else None
 
     def _capped(self, concurrency: int) -> int:

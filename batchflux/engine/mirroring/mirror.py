@@ -83,6 +83,7 @@ class Mirror:
         self._put = 0
         self._failed: dict[str, tuple[int, int]] = {}  # how often a picture failed, and how many had got through then
         self._in_a_row, self._pause, self._since = 0, 0.0, 0.0
+        self._cleared = self._clock()  # when files were removed last
         self._placed: list[Picture] = []  # in the bucket, and not yet on record
         self._arrived, self._all_put = asyncio.Event(), False
         self._threads = Unawaited(AT_ONCE, "batchflux-mirror")
@@ -102,6 +103,12 @@ class Mirror:
         """Put what is under way, and no more."""
         for event in (self._stopped, self._ending, self._news):
             event.set()
+
+    def clears(self) -> bool:
+        """Whether files are being removed here, their pictures being in the bucket, or were a short time ago."""
+        comes = bool(self._at_hand or self._fresh) or self._after is not None
+        lately = self._clock() - self._cleared < PATIENCE
+        return (comes or lately) and not (self._keep_local or self.why or self._stopped.is_set())
 
     def waiting(self) -> str | None:
         """Return what the end of the run waits for, None before it."""
@@ -155,7 +162,7 @@ class Mirror:
                     await self._noted(Picture(name, digest))
         except AwayError as error:
             self.why = str(error)
-            self._event("mirror_away", message=f"{self.to} is not there: {error}")
+            self._event("mirror_away", message=f"{self.to} takes no files now: {error}")
         finally:
             self._threads.shutdown()
 
@@ -237,6 +244,8 @@ class Mirror:
                 await self._mirrored_over(picture)
         except AwayError as error:
             self._fails(picture, str(error), asked=asked)
+            if self._ending.is_set() and asked and not error.passes:
+                self.stop()
             return
         except RefusedError as error:
             self._refuse(picture, str(error))
@@ -307,6 +316,7 @@ class Mirror:
                 reach("mirror.recorded")
                 if not self._keep_local:
                     await self._in_thread(partial(self._bucket.remove, placed))
+                    self._cleared = self._clock()
             self._at_hand.difference_update(one.name for one in placed)
             if not self._all_put:
                 await asyncio.sleep(_GATHERING)
@@ -326,7 +336,9 @@ class Mirror:
         self._pause = min(2 * self._pause, longest) if asked else self._pause or first
         self.why, self._in_a_row = why, self._in_a_row + 1
         if self._in_a_row == _TOLD:
-            self._event("mirror_away", message=f"{self.to} is not there, pictures are kept here meanwhile: {why}")
+            self._event(
+                "mirror_away", message=f"{self.to} takes no pictures now, so they are kept here meanwhile: {why}"
+            )
         if self._ending.is_set() and self._clock() - self._since >= PATIENCE:
             self.stop()
 

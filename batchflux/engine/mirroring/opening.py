@@ -42,7 +42,7 @@ async def open_mirror(
     except AwayError as error:
         if not (proven and error.passes):
             raise UsageError(f"output.mirror cannot be used, and nothing was spent. {error}") from error
-        event("mirror_away", message=f"{bucket.to} is not there, pictures are kept here meanwhile: {error}")
+        event("mirror_away", message=f"{bucket.to} takes no pictures now, so they are kept here meanwhile: {error}")
     finally:
         threads.shutdown()
     notes = {ADDRESS: bucket.to} | ({} if output.keep_local else {AWAY: "1"})

@@ -14,12 +14,12 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
-from batchflux.errors import FolderBusy, UsageError
+from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.exports.places.base import MARKER, Pictures, marker, said
 from batchflux.exports.places.record import WRITTEN, Record, at_once
 from batchflux.failpoints import reach
 from batchflux.output.durable import storing
-from batchflux.output.stores.base import read
+from batchflux.output.stores.base import PassingError, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -187,7 +187,8 @@ class _Pictures(Pictures):
 class BucketDestination:
     """A prefix of a bucket, for one export at a time; `kind` says what it holds.
 
-    Entering it raises UsageError where it has other things, FolderBusy where another process has it, StorageError. A
+    Entering it raises UsageError where it has other things or cannot be used (no such bucket, no access), FolderBusy
+    where another process has it, StorageError where it cannot be reached for now. A
     process of this machine is kept out while one has it; of two on different machines, the one that began first
     stops, with FolderBusy, when it next puts something on record.
     """
@@ -199,9 +200,7 @@ class BucketDestination:
     def __enter__(self) -> Bucket:
         with contextlib.ExitStack() as stack:
             spool = stack.enter_context(_spool(str(self._place)))
-            if not self._is_continued():
-                data = marker(self._kind)
-                self._store.put(self._place.below(MARKER), data, hashlib.sha256(data).hexdigest(), over=True)
+            self._begin()
             self._record = Record(self._store, self._place, spool)
             stack.callback(self._record.close)
             self._record.begin()
@@ -212,6 +211,16 @@ class BucketDestination:
         with self._stack:
             if kind is None:
                 self._record.finish()
+
+    def _begin(self) -> None:
+        try:
+            if not self._is_continued():
+                data = marker(self._kind)
+                self._store.put(self._place.below(MARKER), data, hashlib.sha256(data).hexdigest(), over=True)
+        except PassingError:
+            raise
+        except StorageError as error:
+            raise UsageError(f"Nothing can be exported there, and nothing was. {error}") from error
 
     def _is_continued(self) -> bool:
         there = read(self._store, self._place.below(MARKER))

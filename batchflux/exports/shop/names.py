@@ -92,7 +92,7 @@ def safe_name(text: str) -> str:
 
 def handle(text: str) -> str:
     """Return what a shop calls a product in URLs: small letters and digits, parted by `-`, without accents."""
-    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.casefold()))
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).lower())  # of what letters stand for, too
     kept = "".join(char if _is_letter(char) else " " for char in unicodedata.normalize("NFC", plain))
     return "-".join(filter(None, map(_begun, kept.split())))
 

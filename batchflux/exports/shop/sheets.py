@@ -31,7 +31,7 @@ FILES: dict[Sheet, str] = {
     "woocommerce": "woocommerce.csv",
 }
 ALT_CHARACTERS = 512  # Shopify's bound, in UTF-16 units
-SHOPIFY = ("URL handle", "Title", "Product image URL", "Image position", "Image alt text")
+SHOPIFY = ("Handle", "Title", "Image Src", "Image Position", "Image Alt Text")
 _BOM = "\ufeff"
 _COLUMNS = ("id", "prompt")  # of those of the export
 _FIRST, _LAST = ("file", "product", "position"), ("width", "height", "bytes", "white border", "note", "before", "url")

@@ -168,13 +168,18 @@ def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -
     try:
         return model.model_validate(given), set()
     except ValidationError as error:
-        items = error.errors(include_url=False, include_input=False)
+        items = error.errors(include_url=False)
     for item in items:
         loc = tuple(item["loc"])
-        told = None
         if item["type"] == "extra_forbidden":
             told = unknown_key(str(loc[-1]), (*path, *loc[:-1]), _part_of(model, loc[:-1]))
-        faults.add(line_at(node, loc), (*path, *loc), told or str(item["ctx"].get("message") or item["ctx"]["error"]))
+        elif item["type"] == "model_type":
+            told = (
+                f"found {found(item['input'])}; allowed is a mapping with {', '.join(key_names(_part_of(model, loc)))}"
+            )
+        else:
+            told = str(item["ctx"].get("message") or item["ctx"]["error"])
+        faults.add(line_at(node, loc), (*path, *loc), told)
     bad = {str(item["loc"][0]) for item in items}
     return model.model_validate({key: value for key, value in given.items() if key not in bad}), bad
 

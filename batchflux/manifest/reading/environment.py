@@ -74,7 +74,7 @@ def _expanded(node: Scalar, path: KeyPath, secrets: Lookup, faults: Faults) -> S
             except ValueError as error:
                 message = str(error)
             else:
-                if found or (found is not None and path[-1] != "webhook_secret"):
+                if found or (found is not None and path[-1] != "webhook_secret" and path[0] != "notify"):
                     values[name] = found
                     continue
                 message = f"the environment variable {name} is {'not set; set it' if found is None else 'empty'}"

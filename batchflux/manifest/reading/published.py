@@ -7,7 +7,6 @@ from batchflux.manifest.reading.values import duration, url
 from batchflux.photos.published import PLACE
 
 LONGEST_LINK = 7 * 86_400.0  # seconds that S3, R2 and Google let a signed link be good for
-LONGEST_WAIT = 3600.0  # seconds that an API may ask to wait before a request is sent once more
 _EXAMPLE = f"https://img.example/{PLACE}"
 
 
@@ -35,8 +34,6 @@ def link_fault(to: str | None, url: str | None, sign: float | None, timeout: flo
     if (url is None) == (sign is None):
         found = "neither url nor sign" if url is None else "both url and sign"
         return f"found {found}; give one: url: {_EXAMPLE} where the bucket is public, or sign: 2h for signed links"
-    least = timeout + LONGEST_WAIT
-    if sign is None or sign >= least:
+    if sign is None or sign >= timeout:
         return None
-    why = f"limits.timeout, and the {LONGEST_WAIT:g}s that an API may ask to wait"
-    return f"found sign: {sign:g}s; allowed is at least {least:g}s: {why}"
+    return f"found sign: {sign:g}s; allowed is at least {timeout:g}s: limits.timeout, for an API may fetch it so late"

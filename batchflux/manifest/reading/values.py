@@ -21,7 +21,6 @@ from pydantic_core import PydanticCustomError
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
 from batchflux.output.folder import zone
-from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -375,12 +374,6 @@ def public_url(text: str) -> str:
         raise ValueError(f"found {shown(text)} with a query or fragment; remove it")
     if text.lower().startswith("http:") and not _is_near(urlsplit(text).hostname or ""):
         raise ValueError(f"found {shown(text)}; allowed is https://, for what stands behind it is a secret")
-    return text.rstrip("/")
-
-
-def bucket(text: str) -> str:
-    """Read the address of a bucket and of what is in it, without a `/` at its end."""
-    Address.of(text)
     return text.rstrip("/")
 
 

@@ -29,6 +29,7 @@ _WEB = ("http", "https", "data")  # what is no bucket, whoever may say so
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)(?:/(.*))?", re.DOTALL)
 _UNTEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _UNSOUND = re.compile(rf"(?:^|/)(?:\.{{0,2}})(?:/|$)|{_UNTEXT.pattern}")
+_LACKS = "no empty parts, no . or .. and no control characters"
 Style = Literal["path", "virtual", "domain"]
 
 
@@ -92,9 +93,16 @@ def root_of(text: str) -> str | None:
 def sound(root: str, key: str) -> str:
     """Return the key; StorageError where no store has such a one: parts that are empty, `.` or `..`, control chars."""
     if _UNSOUND.search(key):
-        why = "a key has no empty parts, no . or .. and no control characters"
-        raise PlaceError(f"{root} can have no object {quoted(key)}: {why}; name it otherwise")
+        raise PlaceError(f"{root} can have no object {quoted(key)}: a key has {_LACKS}; name it otherwise")
     return key
+
+
+def folder_of(text: str) -> str:
+    """Read the address below which objects are put, without a `/` at its end; ValueError where there can be none."""
+    place = Address.of(text)
+    if _UNSOUND.search(place.below("x")):
+        raise ValueError(f"found {quoted(text)}; allowed is s3://bucket/folder, which has {_LACKS}")
+    return text.rstrip("/")
 
 
 def parted(root: str, prefix: str) -> tuple[str, str]:

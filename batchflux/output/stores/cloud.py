@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import obstore
@@ -20,7 +22,7 @@ from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, sp
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO, TypeVar
 
@@ -36,8 +38,16 @@ CHUNK = 1 << 20  # bytes that are had at a time: by itself obstore gathers ten t
 PAGE = 1_000  # objects: as many as an answer to a listing has
 _CLIENT = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "1h"}  # 120 s: for a part to arrive, or silence
 _KEYS_HOLD = timedelta(minutes=10)  # obstore asks again five minutes before
+_PART_TAKES = timedelta(minutes=5)  # with all its tries, on a slow line
 _TYPES = mimetypes.MimeTypes(filenames=())
-for _type, _ending in (("image/webp", ".webp"), ("image/avif", ".avif"), ("application/jsonl", ".jsonl")):
+for _type, _ending in (
+    ("image/webp", ".webp"),
+    ("image/avif", ".avif"),
+    ("application/jsonl", ".jsonl"),
+    ("application/vnd.apache.parquet", ".parquet"),
+    ("application/yaml", ".yaml"),
+    ("text/markdown", ".md"),
+):
     _TYPES.add_type(_type, _ending)
 
 
@@ -47,10 +57,14 @@ class Bucket:
     `conditions` tells whether the store obeys "create it only if it is not there". None: not known yet; the first
     object is then created twice, and a store that takes it again knows no conditions. Such a one is asked before each
     create. `creating` is a store whose plain puts are creates, for those that have a header of their own for them.
+    `patient` is one that tries each request again by itself: a large object goes by it, so that only a part that is
+    refused is sent again.
     """
 
-    def __init__(self, store: Any, name: str, *, creating: Any = None, conditions: bool | None = True) -> None:
-        self._store, self._name = store, name
+    def __init__(
+        self, store: Any, name: str, *, creating: Any = None, patient: Any = None, conditions: bool | None = True
+    ) -> None:
+        self._store, self._name, self._patient = store, name, patient or store
         self._creating, self._mode = (store, "create") if creating is None else (creating, "overwrite")
         self._conditions = conditions
         self._trying = Retrying(
@@ -69,7 +83,8 @@ class Bucket:
         if not over and not certain and self._tried(key, lambda: self._same(key, sha256)):
             return False
         if over or not isinstance(body, bytes) or self._conditions is False:
-            self._tried(key, lambda: self._write(self._store, key, body, sha256, "overwrite"))
+            store = self._store if isinstance(body, bytes) else self._patient
+            self._tried(key, lambda: self._write(store, key, body, sha256, "overwrite"))
             return True
         made = self._tried(key, lambda: self._created(key, body, sha256))
         if made and self._conditions is None:
@@ -197,17 +212,26 @@ class Bucket:
     def _same(self, key: str, sha256: str) -> bool:
         """Whether an object of these bytes is there; StorageError where it is one of others."""
         try:
-            found = obstore.get(self._store, key, options={"head": True})
-        except FileNotFoundError:
+            found = self._head(key)
+        except FileNotFoundError as error:
+            if code_of(error) in NO_BUCKET:
+                raise
             return False
-        except BaseError as error:
-            if speechless(error):  # a refusal of HEAD has no body; the same of GET says why
-                obstore.get(self._store, key, options={"range": (0, 1)})
-            raise
         there = found.attributes.get("sha256") or self._sha256(key)
         if there != sha256:
             raise StorageError(f"{self._name}/{key} is there already, with other bytes; move it away, then run again")
         return True
+
+    def _head(self, key: str) -> Any:
+        try:
+            return obstore.get(self._store, key, options={"head": True})
+        except FileNotFoundError:
+            raise
+        except BaseError as error:
+            if speechless(error) and not trouble_of(error).passes:
+                # A refusal of HEAD has no body; the same of GET says why, or that nothing is there.
+                obstore.get(self._store, key, options={"range": (0, 1)})
+            raise
 
     def _sha256(self, key: str) -> str:
         digest = hashlib.sha256()
@@ -233,13 +257,17 @@ def open_bucket(address: Address, settings: StoreSettings, look_up: LookUp) -> B
     """Return a bucket in a cloud; UsageError where what is said of it cannot be."""
     try:
         if address.scheme == "gs":
-            return Bucket(_google(address, settings, look_up), address.root)
+            return _bucket(address, partial(_google, address, settings, look_up))
         if address.scheme == "az":
-            return Bucket(_azure(address, settings, look_up), address.root)
+            return _bucket(address, partial(_azure, address, settings, look_up))
         return _s3(address, settings, look_up)
     except BaseError as error:
         words = tidy(str(error).partition("Debug source")[0], limit=160)
         raise UsageError(f"{address.root} cannot be opened: {words}; correct `stores` or the variables") from None
+
+
+def _bucket(address: Address, opened: Callable[[int], Any]) -> Bucket:
+    return Bucket(opened(0), address.root, patient=opened(TRIES))
 
 
 def _s3(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
@@ -254,13 +282,14 @@ def _s3(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
         config["endpoint"] = place.endpoint
     provider = _provider(lambda: place_of(address, settings, look_up).keys)
 
-    def opened(headers: dict[str, str]) -> S3Store:
-        client: Any = {**_client(place.endpoint), "default_headers": headers}
-        options: Any = {"config": config, "client_options": client, "retry_config": {"max_retries": 0}}
+    def opened(retries: int = 0, headers: Mapping[str, str] = MappingProxyType({})) -> S3Store:
+        client: Any = {**_client(place.endpoint), "default_headers": dict(headers)}
+        options: Any = {"config": config, "client_options": client, "retry_config": _retrying(retries)}
         return S3Store(address.bucket, credential_provider=provider, **options)
 
-    creating = opened({"x-oss-forbid-overwrite": "true"}) if place.aliyun else None
-    return Bucket(opened({}), address.root, creating=creating, conditions=place.conditions or None)
+    creating = opened(headers={"x-oss-forbid-overwrite": "true"}) if place.aliyun else None
+    conditions = place.conditions or None
+    return Bucket(opened(), address.root, creating=creating, patient=opened(TRIES), conditions=conditions)
 
 
 def _provider(keys: Callable[[], Keys | None]) -> Any:
@@ -277,17 +306,17 @@ def _provider(keys: Callable[[], Keys | None]) -> Any:
     return None if keys() is None else given
 
 
-def _google(address: Address, settings: StoreSettings, look_up: LookUp) -> GCSStore:
+def _google(address: Address, settings: StoreSettings, look_up: LookUp, retries: int) -> GCSStore:
     said = {
         "service_account_key": value_of(address.root, look_up, settings.secret_key, "GOOGLE_SERVICE_ACCOUNT_KEY"),
         "application_credentials": look_up("GOOGLE_APPLICATION_CREDENTIALS") if settings.secret_key is None else None,
         "bearer_token": value_of(address.root, look_up, settings.token, "GOOGLE_BEARER_TOKEN"),
         "base_url": settings.endpoint,
     }
-    return GCSStore(address.bucket, **_options(said, settings.endpoint))
+    return GCSStore(address.bucket, **_options(said, settings.endpoint, retries))
 
 
-def _azure(address: Address, settings: StoreSettings, look_up: LookUp) -> AzureStore:
+def _azure(address: Address, settings: StoreSettings, look_up: LookUp, retries: int) -> AzureStore:
     said = {
         "account_name": value_of(address.root, look_up, settings.access_key, "AZURE_STORAGE_ACCOUNT_NAME"),
         "account_key": value_of(address.root, look_up, settings.secret_key, "AZURE_STORAGE_ACCOUNT_KEY"),
@@ -296,12 +325,17 @@ def _azure(address: Address, settings: StoreSettings, look_up: LookUp) -> AzureS
     }
     if said["account_name"] is None:
         raise UsageError(unset(address.root, "AZURE_STORAGE_ACCOUNT_NAME"))
-    return AzureStore(address.bucket, **_options(said, settings.endpoint))
+    return AzureStore(address.bucket, **_options(said, settings.endpoint, retries))
 
 
-def _options(said: dict[str, str | None], endpoint: str | None) -> Any:
+def _options(said: dict[str, str | None], endpoint: str | None, retries: int) -> Any:
     config = {name: value for name, value in said.items() if value is not None}
-    return {"config": config, "client_options": _client(endpoint), "retry_config": {"max_retries": 0}}
+    return {"config": config, "client_options": _client(endpoint), "retry_config": _retrying(retries)}
+
+
+def _retrying(retries: int) -> Any:
+    pauses = {"init_backoff": timedelta(seconds=PAUSE), "max_backoff": timedelta(seconds=PATIENCE / 2), "base": 2}
+    return {"max_retries": retries, "backoff": pauses, "retry_timeout": _PART_TAKES}
 
 
 def _client(endpoint: str | None) -> dict[str, Any]:

@@ -3,15 +3,16 @@ import { barHeight, byId, choice, control, focusIn, h, segment } from "./dom.js"
 import { countsOf, distinct, field, NONE, sayValue, SORTS, tagNames } from "./fields.js";
 import { openHelp } from "./help.js";
 import { sheetAxes } from "./axes.js";
-import { activeFilters, change, state } from "./state.js";
+import { activeFilters, change, ofPictures, state } from "./state.js";
 import { presentRows, rowCount, setup, versionsSum } from "./store.js";
 import { called, labelOf, say, whole } from "./words.js";
 
-/** @type {["gallery" | "sheet" | "charts", string][]} */
+/** @type {["gallery" | "sheet" | "charts" | "night", string][]} */
 export const VIEWS = [
   ["gallery", say.views.gallery],
   ["sheet", say.views.sheet],
   ["charts", say.views.charts],
+  ["night", say.views.night],
 ];
 let controlsFor = "";
 let shownFor = "";
@@ -40,7 +41,7 @@ function rebuildControls() {
   const host = byId("controls");
   const focused = focusIn(host)?.dataset.for;
   const search = byId("search") ?? searchField();
-  const charts = state.view === "charts";
+  const charts = !ofPictures();
   const top = h(
     "div",
     { class: "bar" },

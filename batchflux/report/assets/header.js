@@ -146,9 +146,10 @@ function judgedSoFar() {
 }
 
 // The run's own sentence is English; another language has one for each reason.
-function message() {
-  if (!header.message || !("other" in say.reasons)) return header.message;
-  const reason = header.state === "running" ? "waiting" : header.reason;
+const message = () => endSays(header.state === "running" ? "waiting" : header.reason, header.message);
+
+export function endSays(reason, sentence) {
+  if (!sentence || !("other" in say.reasons)) return sentence;
   return Object.hasOwn(say.reasons, reason) ? say.reasons[reason] : say.reasons.other;
 }
 

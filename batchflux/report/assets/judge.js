@@ -5,7 +5,7 @@ import { changedNote, noteField, openNote } from "./notes.js";
 import { openRedo } from "./redo.js";
 import { compared, judged, large, openCompare, openLarge, picked, placeOf, pickNone, shownPicks } from "./selection.js";
 import { set, settings } from "./settings.js";
-import { state } from "./state.js";
+import { ofPictures } from "./state.js";
 import { columns, presentRows } from "./store.js";
 import { judge, undoButton } from "./verdicts.js";
 import { following, goTo } from "./view.js";
@@ -122,9 +122,9 @@ const meanings = () =>
 let barFor = "";
 export function showJudging() {
   const host = byId("judging");
-  const shown = state.view === "charts" ? 0 : shownPicks().length;
+  const shown = !ofPictures() ? 0 : shownPicks().length;
   const hidden = picked.size - shown;
-  const wanted = picked.size === 0 || state.view === "charts" ? "" : `${shown} ${hidden} ${settings.singleKeys}`;
+  const wanted = picked.size === 0 || !ofPictures() ? "" : `${shown} ${hidden} ${settings.singleKeys}`;
   if (wanted === barFor) return;
   barFor = wanted;
   const focused = focusIn(host)?.dataset.for;

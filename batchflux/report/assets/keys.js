@@ -24,7 +24,7 @@ import {
   shownPicks,
 } from "./selection.js";
 import { settings } from "./settings.js";
-import { change, state } from "./state.js";
+import { change, ofPictures, state } from "./state.js";
 import { setup } from "./store.js";
 import { undoLast } from "./verdicts.js";
 import { focusView, goBelow, goBeside, goToEnd } from "./view.js";
@@ -57,7 +57,7 @@ export function onKey(event) {
 function chords(event) {
   if (!setup.live) return null;
   if (event.key === "z") return undoLast;
-  return event.key === "a" && large === null && !compared.length && state.view !== "charts" ? pickAll : null;
+  return event.key === "a" && large === null && !compared.length && ofPictures() ? pickAll : null;
 }
 
 function compareKeys(event) {
@@ -91,11 +91,12 @@ function viewKeys(event) {
     "?": openHelp,
     g: () => change({ view: "gallery" }),
     s: () => change({ view: "sheet" }),
-    c: picked.size && state.view !== "charts" ? compareKey : () => change({ view: "charts" }),
+    t: () => change({ view: "night" }),
+    c: picked.size && ofPictures() ? compareKey : () => change({ view: "charts" }),
   };
   if (views[event.key]) return views[event.key];
   const host = event.target.closest?.("#gallery, #sheet");
-  if (state.view === "charts" || !(host || event.target === document.body)) return null;
+  if (!ofPictures() || !(host || event.target === document.body)) return null;
   const arrows = {
     ArrowLeft: () => moved(event, () => goBeside(-1)),
     ArrowRight: () => moved(event, () => goBeside(1)),
@@ -168,7 +169,7 @@ function awaitNote(event) {
 }
 
 function focusSearch() {
-  if (state.view === "charts") change({ view: "gallery" });
+  if (!ofPictures()) change({ view: "gallery" });
   byId("search").focus();
   byId("search").select();
 }

@@ -10,11 +10,12 @@ import { placeNews, showJudging } from "./judge.js";
 import { onKey } from "./keys.js";
 import { followOpen, startLarge } from "./large.js";
 import { follow } from "./live.js";
+import { showNight } from "./night.js";
 import { watchLeaving } from "./notes.js";
 import { showReviewer } from "./reviewer.js";
 import { onPicks } from "./selection.js";
 import { focusCurrentShot, showSheet, startSheet } from "./sheet.js";
-import { onChange, readHash, refreshSoon, state, watchPointer } from "./state.js";
+import { ofPictures, onChange, readHash, refreshSoon, state, watchPointer } from "./state.js";
 import { presentRows, readBlocks, setup } from "./store.js";
 import { say } from "./words.js";
 
@@ -25,9 +26,9 @@ function refresh({ keepPlace = false } = {}) {
   for (const [view] of VIEWS) byId(view).hidden = state.view !== view;
   byId("view-title").textContent = say.views[state.view] ?? say.picturesTitle;
   const message =
-    presentRows().length === 0
+    presentRows().length === 0 && state.view !== "night"
       ? say.noJobs
-      : rows.length === 0 && state.view !== "charts"
+      : rows.length === 0 && ofPictures()
         ? say.nothingPasses
         : "";
   byId("empty").hidden = message === "";
@@ -35,6 +36,7 @@ function refresh({ keepPlace = false } = {}) {
   const anchor = anchorOf();
   if (state.view === "sheet") showSheet(rows);
   else if (state.view === "charts") showCharts();
+  else if (state.view === "night") showNight();
   else showGallery(rows);
   if (keepPlace) backTo(anchor);
   if (setup.live) showJudging();

@@ -19,6 +19,7 @@ const DEFAULTS = {
   cols: "",
   open: "",
   compare: "", // ids, a line each
+  night: "", // which run: when it began
   mode: "beside", // how the open picture is shown
 };
 const FILTERS = ["status", "code", "style", "ratio", "seed", "provider", "model", "variant", "review", "reviewer"];
@@ -32,6 +33,9 @@ let held = false;
 export function onChange(show) {
   showAll = show;
 }
+
+// Whether pictures are looked at, and not what the run did.
+export const ofPictures = () => state.view !== "charts" && state.view !== "night";
 
 export function readHash() {
   const found = new URLSearchParams(location.hash.slice(1));
