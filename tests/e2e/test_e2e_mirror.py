@@ -340,7 +340,7 @@ def test_a_signal_ends_the_wait_for_a_bucket(program: Program, bank: Bank, fault
     """All jobs are done, and the run waits for its bucket: what is not there is left to the next run."""
     mirrored = Mirrored(program, bank, faulty)
     assert mirrored.run("--limit", "1").code == 0
-    faulty.front.always = DENIED
+    faulty.front.always = SLOW_DOWN
     process = program.start("run", "m.yaml", "--set", f"output.mirror={mirrored.to}")
     Scene.wait(lambda: len(program.rows(cut=True)) == 4 and "mirror_away" in {line["event"] for line in program.log()})
     time.sleep(1)
