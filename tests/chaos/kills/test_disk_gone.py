@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,12 @@ def running(scene: Scene) -> Scene:
 
 
 def when(scene: Scene, number: int, action: Callable[[], object]) -> None:
-    """Do something as soon as so many requests were answered."""
-    did: list[object] = []
+    """Do something as soon as so many requests were answered; once, whichever of them come at the same moment."""
+    first = threading.Lock()
 
     def hook(_name: str) -> None:
-        if not did and scene.bank.billed.total() >= number:
-            did.append(action())
+        if scene.bank.billed.total() >= number and first.acquire(blocking=False):
+            action()
 
     scene.bank.hook = hook
 
