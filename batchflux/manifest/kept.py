@@ -11,9 +11,8 @@ from batchflux.errors import ManifestError, UsageError
 from batchflux.manifest.loader import store_configs
 from batchflux.manifest.reading.diagnostics import Faults
 from batchflux.manifest.reading.yaml_nodes import Items, Scalar, Table, read_tree
+from batchflux.manifest.schema import stores_of
 from batchflux.output.base import MANIFEST
-from batchflux.output.stores.base import StoreSettings
-from batchflux.output.stores.opening import Stores
 from batchflux.secrets import Secrets
 from batchflux.transport.connecting.ssrf import Allowed
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.manifest.reading.yaml_nodes import Node
+    from batchflux.output.stores.opening import Stores
 
 _PORT = re.compile(r":\d+$")
 
@@ -78,5 +78,4 @@ def stores_of_folder(out: Path, base: Path | None, environ: Mapping[str, str]) -
     configs = store_configs(kept(out), faults)
     if faults.found:
         raise UsageError(str(ManifestError(faults.in_order())))
-    settings = {name: StoreSettings(**said.model_dump()) for name, said in configs.items()}
-    return Stores(look_up=Secrets(environ, out if base is None else base).get, settings=settings)
+    return stores_of(configs, Secrets(environ, out if base is None else base))

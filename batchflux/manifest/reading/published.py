@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading.values import duration, url
+from batchflux.output.stores.base import LONGEST_SIGNED
 from batchflux.photos.published import PLACE
 
-LONGEST_LINK = 7 * 86_400.0  # seconds that S3, R2 and Google let a signed link be good for
 _EXAMPLE = f"https://img.example/{PLACE}"
 
 
 def link_life(text: str) -> float:
     """Read how many seconds a signed link is good for, written as a time is (`2h`), at most seven days."""
     seconds = duration(text)
-    if not 0 < seconds <= LONGEST_LINK:
+    if not 0 < seconds <= LONGEST_SIGNED:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 168h (seven days), as 2h")
     return seconds
 

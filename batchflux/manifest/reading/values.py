@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
 from batchflux.output.folder import zone
+from batchflux.output.stores.base import LONGEST_SIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,6 @@ MAX_HOST = 260
 MAX_TIMEOUT = 86_400
 LONGEST_CALL = 360.0  # seconds
 MAX_DEADLINE = 30 * 86_400
-MAX_LINK_LIFE = 7 * 86_400  # S3 and its kin take no signature that is to hold longer
 MAX_RATE = 1_000_000
 MAX_PICTURE = 4 * 1000**3
 
@@ -249,7 +249,7 @@ def timeout(text: str) -> float:
 def link_life(text: str) -> int:
     """Read a duration as `timeout` does, in whole seconds, at most a week: no longer may a signed link be good."""
     seconds = int(_duration(text))
-    if not 0 < seconds <= MAX_LINK_LIFE:
+    if not 0 < seconds <= LONGEST_SIGNED:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 168h, as 2h")
     return seconds
 

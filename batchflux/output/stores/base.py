@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GROUP = "batchflux.stores"
+LONGEST_SIGNED = 604_800  # seconds that a signed link may be good for: clouds refuse more, once the link is used
 SCHEMES = ("s3", "oss", "gs", "az", "file")
 _WEB = ("http", "https", "data")  # what is no bucket, whoever may say so
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)(?:/(.*))?", re.DOTALL)

@@ -17,7 +17,16 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, PassingError, PlaceError, body_of, checked, parted, sound
+from batchflux.output.stores.base import (
+    LONGEST_SIGNED,
+    Found,
+    PassingError,
+    PlaceError,
+    body_of,
+    checked,
+    parted,
+    sound,
+)
 from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, speechless, trouble_of
 from batchflux.redaction import tidy
 
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 TRIES, PATIENCE, PAUSE = 7, 30.0, 0.5  # so many tries, none after so many seconds; the first pause at most, in seconds
-LONGEST_SIGNED = 604_800  # seconds: more is refused by clouds, once the link is used
 PART, PARTS_AT_ONCE, MOST_PARTS = 8 << 20, 4, 9_000  # bytes of a part of a large object, of which so many are in memory
 CHUNK = 1 << 20  # bytes that are had at a time: by itself obstore gathers ten times as many, several times over
 PAGE = 1_000  # objects: as many as an answer to a listing has
