@@ -205,27 +205,39 @@ class Database:
     def _transact(self, operations: list[Operation]) -> list[Any]:
         self._committing = False
         self.check()
+        self._check_there()
+        try:
+            with explaining(self.path):
+                results = self._transacted(operations)
+                reach("commit.made")
+                self._after_commit(self._connection)
+        except StorageError:
+            self._check_there()  # removed meanwhile, it fails as a broken disk does
+            raise
+        return results
+
+    def _transacted(self, operations: list[Operation]) -> list[Any]:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [operation(connection) for operation in operations]
+            reach("commit.begun")
+            self._committing = True  # one that fails on the disk may have been made all the same
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._after_rollback()
+            raise
+        return results
+
+    def _check_there(self) -> None:
+        """Raise StorageError when the file that is open is not the one in its place any more."""
         if _identity(self.path) != self._identity:
             raise StorageError(
                 f"The output folder {self.path.parent} was removed or replaced while it was in use: put it back, then "
                 "run again to continue; without its ledger everything would be made and paid for anew."
             )
-        connection = self._connection
-        with explaining(self.path):
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                results = [operation(connection) for operation in operations]
-                reach("commit.begun")
-                self._committing = True  # one that fails on the disk may have been made all the same
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                self._after_rollback()
-                raise
-            reach("commit.made")
-            self._after_commit(connection)
-        return results
 
 
 def _deliver(batch: list[Waiting], results: list[Any], failure: Exception | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import stat
 import threading
@@ -323,4 +324,25 @@ async def test_nothing_is_run_again_when_the_commit_itself_fails(tmp_path: Path)
     ends = await asyncio.gather(*others, return_exceptions=True)
     assert [type(end) for end in ends] == [StorageError] * 3
     assert ran == [0, 1, 2]
+    database.close()
+
+
+@pytest.mark.parametrize("target", ["the folder", "nothing"])
+async def test_a_folder_that_goes_in_the_midst_of_a_write_is_told_from_a_broken_disk(
+    tmp_path: Path, target: str
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    database = Database(folder / "l.db")
+
+    def removed_then_broken(_connection: sqlite3.Connection) -> None:
+        if target == "the folder":
+            shutil.rmtree(folder)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSTAT
+        raise error
+
+    says = "was removed or replaced" if target == "the folder" else r"cannot be written \(disk I/O error\)"
+    with pytest.raises(StorageError, match=says):
+        await database.submit(removed_then_broken)
     database.close()
