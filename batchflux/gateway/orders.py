@@ -1,0 +1,91 @@
+"""What a client orders, whatever it speaks, and what it is refused with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Shape = Literal["images", "chat"]
+MOST_PICTURES = 10  # of one order, as OpenAI's API has it
+
+
+class RefusalError(Exception):
+    """A request that is not carried out: answered with `status`, and in OpenAI's shape `code`, `param` and a sentence.
+
+    `kind` is that shape's `type`. `retry_after` is in seconds; None: it would not help to ask again.
+    """
+
+    def __init__(  # noqa: PLR0913  they are the fields of one answer
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.param, self.kind, self.retry_after = param, kind, retry_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture that came with a request: an http(s) address, or bytes as they came; one of both is set."""
+
+    url: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be made: `count` pictures of one prompt.
+
+    `model` is as it was asked for (a model, a provider of the manifest, or `provider/model`), empty for the manifest's
+    own. `fields` are job fields by their names (seed, aspect_ratio, quality, ...) as text.
+    """
+
+    prompt: str
+    model: str = ""
+    images: tuple[Picture, ...] = ()
+    mask: Picture | None = None
+    count: int = 1
+    fields: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How the client takes its answer.
+
+    `inline`: pictures as base64, else as links; `stream`: as server-sent events. `notes` are told in headers, by their
+    names (`size`: which ratio it became, ...).
+    """
+
+    shape: Shape = "images"
+    inline: bool = False
+    stream: bool = False
+    notes: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """One picture that was made: `path` is its file, `name` what its link ends in, sizes in pixels and bytes.
+
+    `cost` reads as a decimal number of the manifest's currency; None where nothing is told or paid.
+    """
+
+    job: str
+    name: str
+    path: str
+    media_type: str
+    width: int
+    height: int
+    bytes: int
+    cost: str | None = None
+    seed: int | None = None
+    revised_prompt: str | None = None
