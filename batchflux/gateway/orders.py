@@ -19,7 +19,7 @@ class RefusalError(Exception):
     `kind` is that shape's `type`. `retry_after` is in seconds; None: it would not help to ask again.
     """
 
-    def __init__(  # noqa: PLR0913  they are the fields of one answer
+    def __init__(
         self,
         status: int,
         code: str,
