@@ -41,6 +41,7 @@ BODY_SECONDS = 120.0  # that a body may take
 HEALTH, IMAGES, METRICS = "/health", "/images/", "/metrics"
 _BODIES = frozenset({"application/json", "multipart/form-data"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
+_HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
 _TOLD_HEADERS = ", ".join(
@@ -87,7 +88,8 @@ def _origin(text: str) -> str:
         host, port, parts = None, None, urlsplit("")
     named = f"[{host}]" if host and ":" in host else host
     origin = f"{parts.scheme}://{named}{'' if port is None else f':{port}'}"
-    if not host or parts.scheme not in {"http", "https"} or origin != parts.geturl() or not origin.isascii():
+    sound = host and _HOST.fullmatch(host) and origin == parts.geturl()
+    if not sound or parts.scheme not in {"http", "https"}:
         example = "http://localhost:3000 or https://chat.example.com, without a path"
         raise UsageError(f"--allow-origin {quoted(text)} is no site; name one as browsers do: {example}.")
     return origin.removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
