@@ -1,0 +1,8 @@
+"""Runs jobs: those of a manifest (`run`), or as they come (`endless`); `session` is what both hold open."""
+
+from __future__ import annotations
+
+from batchflux.runner.batch import run
+from batchflux.runner.session import RunOptions
+
+__all__ = ["RunOptions", "run"]
