@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchflux.runner.batch import run
+from batchflux.runner.endless import Endless, NotMadeError, endless
 from batchflux.runner.session import RunOptions
 
-__all__ = ["RunOptions", "run"]
+__all__ = ["Endless", "NotMadeError", "RunOptions", "endless", "run"]

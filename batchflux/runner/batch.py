@@ -10,27 +10,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.billing.asking import account_balances
-from batchflux.engine.settings import Start, retune, secrets_of
+from batchflux.engine.settings import Start, retune
 from batchflux.engine.shutdown import Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import workers_for
-from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
+from batchflux.errors import BatchfluxError, StopRun, StorageError
 from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.failpoints import reach
-from batchflux.ledger.bookkeeping import Feeder, FreeFirst, take_back
+from batchflux.ledger.bookkeeping import Feeder, FreeFirst
 from batchflux.ledger.books.balances import note_balance
 from batchflux.ledger.books.runs import note_begun
-from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import give_up_in_flight
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import spent, spooled
-from batchflux.monitoring.monitor import Monitor
-from batchflux.observers import Watcher
-from batchflux.output.base import LEDGER
-from batchflux.output.folder import FolderLock
 from batchflux.output.image_store import ImageStore, kept_files
-from batchflux.planner import Plan, check_options, plan_of, remember_folder
-from batchflux.runner.session import RunOptions, Session
+from batchflux.planner import Plan, plan_of, remember_folder
+from batchflux.runner.session import RunOptions, Session, session_of
 from batchflux.transport.threads import Unawaited, in_thread
 
 if TYPE_CHECKING:
@@ -51,24 +46,8 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     be used; nothing was spent; FolderBusy: another process runs this folder; StorageError: the output folder cannot be
     used from the start. (Later, it ends the run: see Summary.reason.).
     """
-    options = options or RunOptions()
-    monitor = Monitor(manifest, options.environ, options.notify, options.metrics, signals=options.signals)
-    monitor.speaks((options.watcher or Watcher()).event)
-    async with monitor.telling():
-        secrets = secrets_of(manifest, options.environ)
-        check_options(manifest, options.environ)
-        monitor.check()
-        lock = FolderLock(manifest.output.dir)
-        lock.acquire()
-        try:
-            monitor.notices.started()
-            check_ledger(manifest.output.dir / LEDGER)
-            return await _Run(Session(manifest, options, secrets, lock, monitor)).whole()
-        except ManifestError:
-            take_back(manifest, lock.made)
-            raise
-        finally:
-            lock.release()
+    async with session_of(manifest, options or RunOptions()) as session:
+        return await _Run(session).whole()
 
 
 class _Run:
@@ -192,7 +171,7 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_files(folder)))
         session.note_lessons()
-        self.books.put_in_order(survey)
+        self.books.put_in_order(added=survey.todo > 0)
         if self.books.rewrote or not has_dataset(folder):
             database.now(lambda connection: write_dataset(folder, connection))
         state = database.now(state_of)

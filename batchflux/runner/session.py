@@ -17,27 +17,39 @@ from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
 from batchflux.engine.ports import World
-from batchflux.engine.settings import Rules, Shared, Start, found_of, keep_distance, keys_of, rules_of, shared_of
+from batchflux.engine.settings import (
+    Rules,
+    Shared,
+    Start,
+    found_of,
+    keep_distance,
+    keys_of,
+    rules_of,
+    secrets_of,
+    shared_of,
+)
 from batchflux.engine.shutdown import Gate
 from batchflux.engine.worker_pool import Tally, WorkerPool
-from batchflux.errors import JobError, StorageError
+from batchflux.errors import JobError, ManifestError, StorageError
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.batches import BatchLedger
-from batchflux.ledger.bookkeeping import Books, made_before
+from batchflux.ledger.bookkeeping import Books, made_before, take_back
 from batchflux.ledger.books.runs import note_ended
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.tables import last_activity, nanos, set_meta, spooled
 from batchflux.monitoring.fields import with_names
+from batchflux.monitoring.monitor import Monitor
 from batchflux.observers import Progress, Waits, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.file_systems import shaky_locks
-from batchflux.output.folder import RunLog, write_whole
+from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.photos import Buckets
-from batchflux.planner import check_currency
+from batchflux.planner import check_currency, check_options
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
 from batchflux.webhooks.opening import hooks_of
@@ -54,8 +66,6 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import HttpRequest, Job, Outcome, Reply
-    from batchflux.monitoring.monitor import Monitor
-    from batchflux.output.folder import FolderLock
     from batchflux.state import Lesson
     from batchflux.webhooks.wakes import Hook
 
@@ -88,6 +98,28 @@ class Engine:
     rules: Rules
     runner: JobRunner
     pool: WorkerPool
+
+
+@asynccontextmanager
+async def session_of(manifest: Manifest, options: RunOptions) -> AsyncIterator[Session]:
+    """Hold the manifest's folder for a run, while this is entered; for what is raised see `run`."""
+    monitor = Monitor(manifest, options.environ, options.notify, options.metrics, signals=options.signals)
+    monitor.speaks((options.watcher or Watcher()).event)
+    async with monitor.telling():
+        secrets = secrets_of(manifest, options.environ)
+        check_options(manifest, options.environ)
+        monitor.check()
+        lock = FolderLock(manifest.output.dir)
+        lock.acquire()
+        try:
+            monitor.notices.started()
+            check_ledger(manifest.output.dir / LEDGER)
+            yield Session(manifest, options, secrets, lock, monitor)
+        except ManifestError:
+            take_back(manifest, lock.made)
+            raise
+        finally:
+            lock.release()
 
 
 class Session:
