@@ -67,7 +67,8 @@ class Endless(Watcher):
     async def make(self, work: Work) -> Outcome:
         """See a job through, and return how it ended. Raises NotMadeError: it is as it was."""
         reason = self.session.gate.reason
-        if self._stopped or (reason is not None and reason.reason != RENEWED and not self._rested()):
+        ended = reason is not None and reason.reason != RENEWED
+        if self._stopped or (ended and (self._engine is not None or not self._rested())):
             raise NotMadeError(*self._why())
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._futures[work.job.key] = future
@@ -125,7 +126,7 @@ class Endless(Watcher):
         return time.monotonic() - self._began > REST
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
-        """Return why a job is not made: what closed the run's gate or its provider's, or nothing that concerns others."""
+        """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
         reason = self.session.gate.reason
         if reason is None and job is not None and self._engine is not None:
             reason = self._engine.rules.services.of(job).gate.reason
@@ -135,11 +136,16 @@ class Endless(Watcher):
 
     async def serve(self) -> None:
         """Make what comes until it is stopped. Raises what nobody can go on from."""
-        while not self._stopped:
-            await self._pool()
-            self._came.clear()
-            if self._queue.empty() and not self._stopped:
-                await self._came.wait()
+        try:
+            while not self._stopped:
+                await self._pool()
+                self._came.clear()
+                if self._queue.empty() and not self._stopped:
+                    await self._came.wait()
+        finally:
+            for future in self._futures.values():
+                if not future.done():
+                    future.set_exception(NotMadeError(*self._why()))
 
     async def _pool(self) -> None:
         """Work until the gate closes, and what is out then is in."""
@@ -167,11 +173,9 @@ class Endless(Watcher):
 
     def _let_go(self) -> None:
         """Give back what was not begun, but where the providers are tried anew at once."""
-        reason, left = self.session.gate.reason, list[Work]()
-        while not self._queue.empty():
-            if (work := self._queue.get_nowait()) is not None:
-                left.append(work)
-        for work in left:
+        reason = self.session.gate.reason
+        taken = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        for work in filter(None, taken):
             if reason is not None and reason.reason == RENEWED:
                 self._queue.put_nowait(work)
             else:
@@ -199,9 +203,8 @@ class Endless(Watcher):
         counts = {name: getattr(state, name) for name in ("total", "done", "failed", "unknown", "pending")}
         none = dict.fromkeys(("new", "changed", "merged", "unlisted", "todo"), 0)
         this_run = {name: getattr(made, name) for name in ("done", "failed", "unknown")}
-        message = (
-            f"The gateway was stopped: {made.done:,} pictures were made, {made.failed + made.unknown:,} calls failed."
-        )
+        failed = made.failed + made.unknown
+        message = f"The gateway was stopped: {made.done:,} pictures were made, {failed:,} calls failed."
         await session.closed(
             replace(summary, reason=SIGNAL, message=message, jobs=counts | none, this_run=this_run, exit_code=0)
         )

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS calls (
     content BLOB NOT NULL,          -- digest of what it asks for, as often as it does
     mark TEXT,                      -- what the client calls it itself (Idempotency-Key)
     asked TEXT NOT NULL,            -- JSON, from which its jobs are made again
-    variant INTEGER NOT NULL,       -- of the first of its jobs; the others follow
+    variant INTEGER NOT NULL,       -- of the first of its jobs, which the others follow
     at REAL NOT NULL                -- epoch seconds
 );
 CREATE INDEX IF NOT EXISTS calls_by_content ON calls (client, content);
