@@ -16,15 +16,17 @@ from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
 from batchflux.errors import Code
 from batchflux.gateway.orders import RefusalError
 from batchflux.models import Status
+from batchflux.runner.endless import RENEWED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.errors import StopRun
     from batchflux.models import Outcome
+    from batchflux.runner.endless import NotMadeError
 
 _SERVER_ERROR = "server_error"
 _OPERATOR = "Who runs this gateway has to see to it."
+WITHDRAWN = "withdrawn"  # as NotMadeError has it
 _SOON, _LATER = 10.0, 30.0  # seconds
 
 
@@ -162,8 +164,9 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         SIGNAL: _away("gateway_stopping", "The gateway is being stopped.", "nothing was bought", after=_SOON),
         FAILURES: _away(
             "provider_failing",
-            f"The provider failed too often in a row, so nothing more is bought from it. {_OPERATOR}",
-            "nothing was bought",
+            "The provider failed too often in a row, so nothing more is bought from it for a while.",
+            "nothing was bought, and an endless run tries it anew",
+            after=_LATER,
         ),
         CANARY: _away(
             "provider_failing",
@@ -173,6 +176,13 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         STORAGE: _away("storage_full", f"The gateway cannot keep pictures now. {_OPERATOR}", "nothing was bought"),
         "bucket": _away("storage_full", f"The gateway cannot keep pictures now. {_OPERATOR}", "nothing was bought"),
         "manifest": _away("manifest_changed", f"The gateway's manifest has a fault. {_OPERATOR}", "nothing was bought"),
+        WITHDRAWN: _away("withdrawn", "Nothing was sent for this call.", "nothing was bought", after=_SOON),
+        RENEWED: _away(
+            "provider_failing",
+            "The provider is being tried anew.",
+            "nothing was bought, and it may work soon",
+            after=_SOON,
+        ),
         "bug": _away("internal_error", f"A fault of the gateway itself. {_OPERATOR}", "nothing was bought"),
     }
 )
@@ -199,9 +209,9 @@ def of_outcome(outcome: Outcome) -> RefusalError:
     return refusal(cause, outcome.error or "", billed=billed)
 
 
-def of_stop(stop: StopRun, *, billed: bool) -> RefusalError:
-    """Return what a client is told whose job the run left when it ended; `billed` as of `refusal`."""
-    return refusal(stop.reason, billed=billed)
+def of_not_made(error: NotMadeError, *, billed: bool) -> RefusalError:
+    """Return what a client is told whose job was left as it is; `billed` says whether something was before."""
+    return refusal(error.reason, billed=billed)
 
 
 def resent(status: int) -> bool:

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from openai.types import ErrorObject
 
 import batchflux
-from batchflux.engine.shutdown import BUDGET
-from batchflux.errors import RULES, Code, StopRun
-from batchflux.gateway.answering.errors import ROWS, envelope, headers_of, of_outcome, of_stop, refusal, resent
+from batchflux.engine.outages import FAILURES
+from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
+from batchflux.errors import RULES, Code
+from batchflux.gateway.answering.errors import ROWS, envelope, headers_of, of_not_made, of_outcome, refusal, resent
 from batchflux.gateway.answering.headers import told
 from batchflux.gateway.answering.links import Names, base_of, link_of
 from batchflux.gateway.answering.send import refused
 from batchflux.gateway.orders import RefusalError
 from batchflux.models import Outcome, Status
+from batchflux.runner.endless import RENEWED, NotMadeError
 
 SECRET = b"of a folder"
 NEVER = {Code.AUTH, Code.QUOTA}  # free, and of no use to ask again
@@ -30,11 +32,12 @@ FREE = {Code.RATE_LIMITED, Code.SERVER, Code.NETWORK, Code.TIMEOUT}
 
 def test_every_code_and_every_end_of_a_run_has_a_row() -> None:
     assert set(Code) <= set(ROWS)
-    engine = Path(batchflux.__file__).parent / "engine"
-    named = {name for path in engine.rglob("*.py") for name in re.findall(r'StopRun\(\s*"(\w+)"', path.read_text())}
-    assert named
-    assert named <= set(ROWS)
-    assert BUDGET in ROWS
+    floors = (Path(batchflux.__file__).parent / floor for floor in ("engine", "runner"))
+    texts = [path.read_text(encoding="utf-8") for floor in floors for path in floor.rglob("*.py")]
+    said = re.compile(r'StopRun\(\s*"(\w+)"|return "(\w+)", "Nothing more was sent')
+    named = {first or second for text in texts for first, second in said.findall(text)}
+    assert named >= {"bug", "bucket", "withdrawn"}
+    assert named | {BUDGET, DEADLINE, SIGNAL, STORAGE, CANARY, FAILURES, RENEWED} <= set(ROWS)
     assert all(row.why and row.says.endswith(".") for row in ROWS.values())
 
 
@@ -65,8 +68,8 @@ def test_a_job_s_end_says_whether_something_was_billed() -> None:
     paid = Outcome(status=Status.FAILED, error_code="differs", cost=Decimal("0.1"))
     assert (of_outcome(paid).status, of_outcome(paid).code) == (400, "differs")
     assert of_outcome(Outcome(status=Status.FAILED, error_code="moderated")).code == "content_policy_violation"
-    assert of_stop(StopRun("signal", "stopped"), billed=False).status == 503
-    assert of_stop(StopRun("signal", "stopped"), billed=True).code == "unknown_outcome"
+    assert of_not_made(NotMadeError("signal", "stopped"), billed=False).status == 503
+    assert of_not_made(NotMadeError("signal", "stopped"), billed=True).code == "unknown_outcome"
 
 
 def test_what_speaks_of_the_gateway_s_keys_and_files_is_not_told() -> None:
