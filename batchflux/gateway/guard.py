@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from contextlib import contextmanager
 from traceback import extract_tb
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from batchflux.errors import UsageError, quoted
+from batchflux.gateway.answering.send import refused
 from batchflux.gateway.clients import LOCAL, Client, ClientKeys
 from batchflux.gateway.orders import RefusalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from aiohttp.typedefs import Handler
 
@@ -159,7 +158,7 @@ class Guard:
         length = request.content_length
         size = MAX_BODY if length is None else length
         if size > MAX_BODY:
-            raise _refused(web.HTTPRequestEntityTooLarge(MAX_BODY, size))
+            raise _of_aiohttp(web.HTTPRequestEntityTooLarge(MAX_BODY, size))
         if self._held + size > MOST_HELD:
             message = "Too many large requests are under way; nothing was bought, ask again."
             raise RefusalError(503, "overloaded", message, kind="server_error", retry_after=2.0)
@@ -223,16 +222,18 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RefusalError as error:
-        return answer_of(error)
+        return refused(error)
     except web.HTTPException as error:
         if error.status < web.HTTPBadRequest.status_code:
             raise
-        return answer_of(_refused(error), {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        answer = refused(_of_aiohttp(error))
+        answer.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        return answer
     except Exception as error:  # noqa: BLE001  the last that can say so in the shape that clients read
         _log(request, error)
         if _BEGUN in request:  # half an answer must not look whole
             raise ConnectionAbortedError from None
-        return answer_of(_OF_OURS["POST" if request.method == "POST" else "GET"])
+        return refused(_OF_OURS["POST" if request.method == "POST" else "GET"])
 
 
 def _log(request: web.Request, error: Exception) -> None:
@@ -241,14 +242,7 @@ def _log(request: web.Request, error: Exception) -> None:
     _LOGGER.error("%s while answering a %s: %s", type(error).__name__, request.method, where)
 
 
-def _refused(error: web.HTTPException) -> RefusalError:
+def _of_aiohttp(error: web.HTTPException) -> RefusalError:
     """Return a refusal of aiohttp's own as one of ours."""
     code, says = _SAID.get(error.status, ("bad_request", error.text or error.reason))
     return RefusalError(error.status, code, says)
-
-
-def answer_of(error: RefusalError, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
-    """Return a refusal as OpenAI's API writes one."""
-    body = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-    more = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
-    return web.json_response({"error": body}, status=error.status, headers={**headers, **more})
