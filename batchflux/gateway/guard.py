@@ -38,7 +38,10 @@ MAX_BODY = 64 << 20  # bytes
 MOST_HELD = 512 << 20  # bytes of all bodies that are being answered
 BODY_SECONDS = 120.0  # that a body may take
 HEALTH, IMAGES, METRICS = "/health", "/images/", "/metrics"
-_BODIES = frozenset({"application/json", "multipart/form-data"})
+MOST_VALUES = 200_000  # of a JSON body: each of them takes 30 times its bytes in memory
+_VALUES = (b",", b"[", b"{")  # none of which is in base64
+_JSON = "application/json"
+_BODIES = frozenset({_JSON, "multipart/form-data"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
@@ -210,6 +213,9 @@ async def _read(request: web.Request) -> None:
         raise RefusalError(408, "request_too_slow", f"The body took longer than {BODY_SECONDS:g} s.") from None
     except (web.RequestPayloadError, OSError):
         raise RefusalError(400, "broken_body", "The body was cut off, or is garbled.") from None
+    if request.content_type == _JSON and sum(map((await request.read()).count, _VALUES)) > MOST_VALUES:
+        message = f"The body has more than {MOST_VALUES:,} values: pictures go in as base64, and prompts as one text."
+        raise RefusalError(400, "too_many_values", message)
 
 
 @web.middleware
