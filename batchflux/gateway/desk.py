@@ -22,12 +22,12 @@ from batchflux.engine.shutdown import BUDGET
 from batchflux.errors import RULES, Code, StorageError
 from batchflux.gateway.answering import errors
 from batchflux.gateway.clients import LOCAL
-from batchflux.gateway.maker import CLIENT
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection, collected_again, work_for
 from batchflux.ledger.tables import currency, known_by_key
+from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
 from batchflux.runner import NotMadeError
 

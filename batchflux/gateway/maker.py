@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from batchflux.models import Reference
     from batchflux.photos import Photos
 
-CLIENT = "client"  # the tag that says whose call a job is of
 _HEAD = 64  # bytes that tell what kind of picture a file is
 
 
