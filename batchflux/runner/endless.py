@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.settings import Start
-from batchflux.engine.shutdown import SIGNAL, Gate
+from batchflux.engine.shutdown import BUDGET, SIGNAL, Gate
 from batchflux.engine.worker_pool import Tally, workers_for
 from batchflux.errors import StopRun, UsageError
 from batchflux.exports.dataset import write_dataset
@@ -131,10 +131,12 @@ class Endless(Watcher):
         return time.monotonic() - self._began > REST
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
-        """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
+        """Return why a job is not made: what closed the gate of the run or of its provider, or there is no money."""
         reason = self.session.gate.reason
         if reason is None and job is not None and self._engine is not None:
             reason = self._engine.rules.services.of(job).gate.reason
+        if reason is None and job is not None and not self.affords(job):
+            return BUDGET, "The budget has no room for it."
         if reason is None:
             return "withdrawn", "Nothing more was sent for it."
         return reason.reason, str(reason)
