@@ -131,12 +131,12 @@ class Endless(Watcher):
         return time.monotonic() - self._began > REST
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
-        """Return why a job is not made: what closed the gate of the run or of its provider, or there is no money."""
+        """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
         reason = self.session.gate.reason
         if reason is None and job is not None and self._engine is not None:
             reason = self._engine.rules.services.of(job).gate.reason
         if reason is None and job is not None and not self.affords(job):
-            return BUDGET, "The budget has no room for it."
+            return BUDGET, "There is not money enough for another request."
         if reason is None:
             return "withdrawn", "Nothing more was sent for it."
         return reason.reason, str(reason)
