@@ -34,6 +34,7 @@ TOPICS = {
     "reconcile": "a folder beside the provider's own books: what was billed, and what differs",
     "recipes": "every night by itself: cron, systemd, docker, compose, Kubernetes, GitHub Actions, Airflow",
     "review": "judging, redoing and handing over",
+    "gateway": "a server that speaks OpenAI's API, for chat shells: setting up, keys, budgets, what is paid when",
     "guarantees": "what is promised, and the tests that show it",
     "security": "what is kept from whom",
     "performance": "measured figures",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import mimetypes
 import time
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.engine.shutdown import BUDGET
 from batchflux.errors import RULES, Code, StorageError
 from batchflux.gateway.answering import errors
-from batchflux.gateway.clients import LOCAL
+from batchflux.gateway.clients import LOCAL, Client
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
 from batchflux.ledger.means import exists_in
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from batchflux.engine.budget import Purse
     from batchflux.gateway.answering.links import Names
-    from batchflux.gateway.clients import Accounts, Client, ClientKeys
+    from batchflux.gateway.clients import Accounts, ClientKeys
     from batchflux.gateway.maker import Maker, Model
     from batchflux.gateway.orders import Order
     from batchflux.ledger.tables import Known
@@ -99,8 +100,11 @@ class Desk:
         return held is None or held.wanted()
 
     def _client(self, name: str) -> Client:
-        clients = () if self._keys is None else self._keys.clients
-        return next((client for client in clients if client.name == name), replace(LOCAL, name=name))
+        """Return a client by its name; one that was taken out of the file has no money for what still waits."""
+        if self._keys is None:
+            return replace(LOCAL, name=name)
+        gone = Client(name=name, budget=Decimal(0))
+        return next((client for client in self._keys.clients if client.name == name), gone)
 
     @property
     def works(self) -> bool:
@@ -222,7 +226,7 @@ class Desk:
             raise errors.refusal(BUDGET, billed=False)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
-            message = f"This key may ask for {client.rate} pictures; wait {wait:.0f} s."
+            message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."
             raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=wait)
 
     async def _made(self, job: Job, *, new: bool) -> Shot | RefusalError:
