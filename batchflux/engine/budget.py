@@ -38,21 +38,23 @@ UNBOUND = Ceiling()
 class Budget:
     """The money of one run: `spent` (by earlier runs, too), and `reserved` for what is out, in nanounits.
 
-    `folder` bounds what all runs spend, `run` what the attempts of this one do.
+    `folder` bounds what all runs spend, `run` what the attempts of this one do; `earlier` of it was spent before.
     """
 
-    def __init__(self, *, spent: int, gate: Gate, folder: Ceiling = UNBOUND, run: Ceiling = UNBOUND) -> None:
+    def __init__(
+        self, *, spent: int, gate: Gate, folder: Ceiling = UNBOUND, run: Ceiling = UNBOUND, earlier: int | None = None
+    ) -> None:
         self._folder, self._run = folder, run
         self.spent = spent
         self.reserved = 0
-        self._earlier = spent  # what earlier runs spent, as it is known by now, or have out
+        self._earlier = spent if earlier is None else earlier  # as it is known by now, or out
         self._gate = gate
         self._changed = asyncio.Event()
         gate.on_close(self._changed.set)
 
     def try_reserve(self, price: int) -> bool:
         """Reserve the price of one attempt, if the limit allows it."""
-        allowed = self._allows(price)
+        allowed = self.allows(price)
         self.reserved += price if allowed else 0
         return allowed
 
@@ -62,11 +64,15 @@ class Budget:
         Raises Halted when the price will never fit (and closes the gate), or the run is stopping.
         """
         self._gate.check()
-        if self._allows(price):
+        if self.allows(price):
             return
         if self.reserved == 0:
             self._gate.close(StopRun(BUDGET, self._used_up(price)))
             raise Halted
+        await self.change()
+
+    async def change(self) -> None:
+        """Wait until a reservation ends, or the limits change; Halted: the run is stopping."""
         self._changed.clear()
         await self._changed.wait()
         self._gate.check()
@@ -101,7 +107,8 @@ class Budget:
         limits = {"budget": (self.spent, self._folder), "budget_per_run": (self.spent - self._earlier, self._run)}
         return {key: (used, limit.most, limit.label) for key, (used, limit) in limits.items() if limit.most is not None}
 
-    def _allows(self, price: int) -> bool:
+    def allows(self, price: int) -> bool:
+        """Whether the limits leave so much."""
         amount = self.spent + self.reserved + price
         return self._folder.allows(amount) and self._run.allows(amount - self._earlier)
 
@@ -110,3 +117,68 @@ class Budget:
             return f"The budget of {self._folder.label} is used up: raise limits.budget and run again to continue."
         what = f"This run's budget of {self._run.label} is used up"
         return f"{what}: run again to continue, or raise limits.budget_per_run."
+
+
+class Purse:
+    """One payer's part of a budget: `spent` so far of the `most` that is theirs, in nanounits.
+
+    Where it, or the budget, has no more, that ends the job's wait and nobody else's.
+    """
+
+    def __init__(self, most: Ceiling = UNBOUND, *, spent: int = 0) -> None:
+        self.spent, self.reserved = spent, 0
+        self._most = most
+        self._budget: Budget | None = None
+
+    def of(self, budget: Budget) -> Purse:
+        """Return the purse, which is a part of this budget from here on."""
+        self._budget = budget
+        return self
+
+    def allows(self, price: int) -> bool:
+        """Whether it, and the budget, have so much."""
+        return self._enough(price) and self._whole.allows(price)
+
+    def try_reserve(self, price: int) -> bool:
+        """Reserve the price of one attempt, if both limits allow it."""
+        allowed = self._enough(price) and self._whole.try_reserve(price)
+        self.reserved += price if allowed else 0
+        return allowed
+
+    async def wait(self, price: int) -> None:
+        """Wait for a reservation to end that may make it fit; Halted: it will not, or the run is stopping."""
+        if self.allows(price):
+            return
+        if (self._whole.reserved if self._enough(price) else self.reserved) == 0:
+            raise Halted
+        await self._whole.change()
+
+    def settle(self, reserved: int, spent: int, *, earlier: bool = False) -> None:
+        """End a reservation; see Budget."""
+        self.reserved -= reserved
+        self.spent += spent
+        self._whole.settle(reserved, spent, earlier=earlier)
+
+    def take_up(self, amount: int) -> None:
+        """Count what is spent on a task that is still out as reserved; see Budget."""
+        self.spent -= amount
+        self.reserved += amount
+        self._whole.take_up(amount)
+
+    def adjust(self, reserved: int, cost: int) -> None:
+        """Reserve `cost` in place of `reserved`; see Budget."""
+        self.reserved += cost - reserved
+        self._whole.adjust(reserved, cost)
+
+    def retune(self, most: Ceiling) -> None:
+        """Let another limit hold from now on."""
+        self._most = most
+
+    def _enough(self, price: int) -> bool:
+        return self._most.allows(self.spent + self.reserved + price)
+
+    @property
+    def _whole(self) -> Budget:
+        if self._budget is None:
+            raise RuntimeError("a purse is part of no budget yet")
+        return self._budget

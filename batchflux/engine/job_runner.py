@@ -18,7 +18,7 @@ from batchflux.engine.pictures import Pictures
 from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.engine.steps import ROOM_PAUSE, Steps, Uploads, awaits_room, learn
+from batchflux.engine.steps import ROOM_PAUSE, Steps, Uploads, awaits_room, check_wanted, learn
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
@@ -44,21 +44,21 @@ class JobRunner:
         self._world, self._rules = world, rules
         self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
-        self._services, self._budget, self._canary = rules.services, rules.budget, rules.canary
+        self._services, self._canary = rules.services, rules.canary
         for service in self._services:
             service.outages.event = partial(world.observer.event, provider=service.name)
             service.outages.wall = world.now
-        self._quota = RetryQuota(world.gate)
+        self._quota, self._steps = RetryQuota(world.gate), Steps(world.executor)
         self.pictures, self.batches = Pictures(world, rules), Batches(world, rules)
-        self._steps = Steps(world.executor)
         self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
-        self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
+        self._recovery = Recovery(world, self._steps, self._uploads)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
         service, tries = self._services.of(work.job), Tries(used=work.used, resent=work.resent, again=work.again)
-        run = JobRun(work=work, own=work.job, service=service, tries=tries, began=began, answered=work.answered)
-        run.refused, run.placed = set(work.refused), work.placed
+        paid = self._rules.budget_of(work.job)
+        run = JobRun(work=work, own=work.job, service=service, budget=paid, tries=tries, began=began)
+        run.answered, run.refused, run.placed = work.answered, set(work.refused), work.placed
         if (way := work.made_by) is not None and way.provider != service.name and not self._services.single:
             maker = self._services.named(way.provider)
             run.stranger = f"provider {way.provider}" if maker is None else None
@@ -158,7 +158,7 @@ class JobRunner:
         received = await self._received(run, finished, run.service.told(run.work.job, finished.cost, batched=batched))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
             counted = run.service.paid(batched=batched).price_of(run.work.job)
-            self._budget.settle(0, max(0, received.cost - counted), earlier=True)
+            run.budget.settle(0, max(0, received.cost - counted), earlier=True)
         run.attempt = await self._ledger.found(run.attempt, received)
         reach("answer.recorded")
         self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)
@@ -220,9 +220,9 @@ class JobRunner:
             raise
 
     def _goes_elsewhere(self, run: JobRun) -> None:
-        """Raise Halted when the whole run stops, or the job's request is out: that is nobody else's to make."""
+        """Raise Halted when the whole run stops, or the job's request is out, or is not wanted."""
         self._gate.check()
-        if run.out:
+        if run.out or run.withdrawn:
             raise Halted
 
     def _goes_on(self, run: JobRun, error: JobError) -> bool:
@@ -312,7 +312,7 @@ class JobRunner:
         if not attempt.lease.held:  # it was looked for, and gave its slot to others meanwhile
             attempt.lease = await run.service.limits.resume(attempt.key_name)
         if cost is not None:
-            self._budget.adjust(attempt.reserved, cost)
+            run.budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
         attempt.hooked = hooked is not job
@@ -324,7 +324,7 @@ class JobRunner:
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
         cost = run.service.told(run.work.job, finished.cost, batched=attempt.batched)
-        self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost, earlier=attempt.earlier)
+        run.budget.settle(attempt.reserved, attempt.reserved if cost is None else cost, earlier=attempt.earlier)
         attempt.reserved = 0
         run.api_seconds = None if attempt.batched else exchanged.seconds
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
@@ -360,8 +360,9 @@ class JobRunner:
                 self._rules.deadline.check(self._clock())
                 waits = awaits_room(self._world, self._services.in_flight)
                 service.gate.check()
+                check_wanted(self._world, run)
                 job = run.work.job if waits else await self._uploads.done(run, lease)
-                if not waits and (reserved := self._budget.try_reserve(price)):
+                if not waits and (reserved := run.budget.try_reserve(price)):
                     attempt = await self._authorized(run, lease, price, job)
             finally:
                 if attempt is None:
@@ -371,7 +372,7 @@ class JobRunner:
             if waits:
                 await self._gate.sleep(ROOM_PAUSE)
             elif not reserved:  # what waits for money does not hold a slot
-                await self._budget.wait(price)
+                await run.budget.wait(price)
 
     async def _authorized(self, run: JobRun, lease: Lease, price: int, placed: Job) -> Attempt | None:
         """Record the attempt and wait for its moment; None when it has to begin anew. Links are signed then."""
@@ -391,7 +392,7 @@ class JobRunner:
                     reach("attempt.withdrawn")
         finally:
             if sent is None:
-                self._budget.settle(price, 0)
+                run.budget.settle(price, 0)
         if sent is None:
             return None
         name = lease.key.name
@@ -402,7 +403,7 @@ class JobRunner:
         work = run.work
         lease = await run.service.limits.resume(work.key_name)
         self.batches.hand_over(work)
-        self._budget.take_up(work.price)
+        run.budget.take_up(work.price)
         began = self._clock()
         age, longest = max(0.0, self._world.now() - (work.sent_at or 0.0)), run.service.times.longest
         late_at = began + max(longest - age, min(longest, GRACE))
@@ -428,7 +429,7 @@ class JobRunner:
         bill = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
         cost = run.service.told(run.work.job, bill, batched=attempt.batched)
         spent = 0 if not error.billed else attempt.reserved if cost is None else cost
-        self._budget.settle(attempt.reserved, spent, earlier=attempt.earlier)
+        run.budget.settle(attempt.reserved, spent, earlier=attempt.earlier)
         reach("attempt.failing")
         body, error.answer = error.answer, None
         answer = None if body is None else await self._executor.keep_answer(attempt.job, attempt.number, body)

@@ -206,6 +206,10 @@ async def _as_it_is(job: Job) -> Job:
     return job
 
 
+def _admitted(_job: Job) -> bool:
+    return True
+
+
 def _always_room(_in_flight: int) -> StorageError | None:
     return None
 
@@ -221,7 +225,8 @@ class World:
     `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
     has no room for the pictures of so many requests that are out, None when it has; `clears` whether some is being
     made. `now` is the wall clock, in epoch seconds. `buckets` are asked where references are published, or lie in a
-    bucket. `wakes` are the calls by which APIs say that a task is to be asked for.
+    bucket. `admits` tells whether a job's next request may still leave; where not, it
+    stays as it is. `wakes` are the calls by which APIs say that a task is to be asked for.
     """
 
     executor: Executor
@@ -235,4 +240,5 @@ class World:
     room: Callable[[int], StorageError | None] = _always_room
     clears: Callable[[], bool] = _never
     now: Callable[[], float] = time.time
+    admits: Callable[[Job], bool] = _admitted
     wakes: Wakes = field(default_factory=Wakes)

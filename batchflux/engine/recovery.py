@@ -28,7 +28,6 @@ from batchflux.providers.base import Lost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.engine.budget import Budget
     from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.ports import World
     from batchflux.engine.steps import Steps, Uploads
@@ -75,9 +74,9 @@ class _Search:
 class Recovery:
     """Finds tasks of lost requests. `out` are the jobs whose request is out and has no handle yet, by their attempt."""
 
-    def __init__(self, world: World, budget: Budget, steps: Steps, uploads: Uploads) -> None:
+    def __init__(self, world: World, steps: Steps, uploads: Uploads) -> None:
         self._ledger, self._gate, self._event, self._now = world.ledger, world.gate, world.observer.event, world.now
-        self._ready, self._budget, self._steps, self._uploads = world.ready, budget, steps, uploads
+        self._ready, self._steps, self._uploads = world.ready, steps, uploads
         self._clock = asyncio.get_running_loop().time
         self._claimed: set[str] = set()
         self.out: dict[int, tuple[Provider, Job]] = {}
@@ -150,8 +149,8 @@ class Recovery:
         if isinstance(found, JobError):
             await self._ledger.failed(number, found, counts=True)
             reach("attempt.settled")
-            self._budget.take_up(work.price)
-            self._budget.settle(work.price, 0, earlier=True)
+            run.budget.take_up(work.price)
+            run.budget.settle(work.price, 0, earlier=True)
             run.tries.resent, run.work = 0, replace(run.work, resent=0, verdict=None)
 
     async def _search(self, run: JobRun, lease: Lease) -> _Search:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchflux.engine.budget import Budget, Ceiling
+from batchflux.engine.budget import Budget, Ceiling, Purse
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.limits.key_pool import AT, Key
@@ -55,13 +55,14 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a run starts: `already` is what its folder has spent, in nanounits.
+    """How a run starts: `already` is what its folder has spent, in nanounits, `earlier` what of it before this run.
 
     `clock` gives the monotonic seconds of its limits, `now` the time of day in epoch seconds; a rehearsal has its own.
     """
 
     already: int
     on_unknown: OnUnknown
+    earlier: int | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
 
@@ -71,7 +72,8 @@ class Rules:
     """What holds the run back, and who makes its jobs; limits change while it runs when they are read again.
 
     `downloads` are the slots of pictures on their way, `slots` those of requests over all providers. `fallback_on` are
-    the error codes for which another provider takes a job over.
+    the error codes for which another provider takes a job over. `purse_of` says whose money pays for a job, where it is
+    not all the same.
     """
 
     services: Services
@@ -81,6 +83,11 @@ class Rules:
     downloads: DownloadSlots
     slots: Slots
     fallback_on: tuple[str, ...] = ()
+    purse_of: Callable[[Job], Purse] | None = None
+
+    def budget_of(self, job: Job) -> Budget | Purse:
+        """Return what pays for a job."""
+        return self.budget if self.purse_of is None else self.purse_of(job)
 
 
 def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
@@ -222,7 +229,7 @@ def rules_of(
     return Rules(
         services=Services(services, gate),
         canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
-        budget=Budget(folder=folder, run=run, spent=start.already, gate=gate),
+        budget=Budget(folder=folder, run=run, spent=start.already, gate=gate, earlier=start.earlier),
         deadline=Deadline(*_deadline(manifest, start.now()), gate),
         downloads=next(iter(shared.values())).downloads,
         slots=slots,

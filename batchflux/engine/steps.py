@@ -114,6 +114,13 @@ def awaits_room(world: World, in_flight: int) -> bool:
     return full is not None
 
 
+def check_wanted(world: World, run: JobRun) -> None:
+    """Raise Halted where a job's next request is not admitted any more."""
+    run.withdrawn = not world.admits(run.own)
+    if run.withdrawn:
+        raise Halted
+
+
 class Uploads:
     """Puts references where APIs fetch them, and records in the ledger where each content lies."""
 

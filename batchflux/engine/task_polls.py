@@ -21,6 +21,7 @@ from batchflux.models import Ended, Finished, Missing, Pending
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from batchflux.engine.budget import Budget, Purse
     from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.limits.rate_limiter import Rest
     from batchflux.engine.ports import World
@@ -49,11 +50,14 @@ class JobRun:
     request holds a place of the canary, `free` while the canary waits for what it may get without one. `answered`
     is what the last answer came to while nothing is out or received but an answer after which the job may be asked
     again. `rest` is what a key that refused it has asked for, `more` are pictures that came beside its own.
+    `budget` is what pays for it.
+    `withdrawn`: its next request was not admitted, so it stays as it is.
     """
 
     work: Work
     own: Job
     service: Service
+    budget: Budget | Purse
     stranger: str | None = None
     refused: set[str] = field(default_factory=set)
     tries: Tries = field(default_factory=Tries)
@@ -71,6 +75,7 @@ class JobRun:
     free: bool = False
     answered: tuple[Code, str] | None = None
     rest: Rest | None = None
+    withdrawn: bool = False
 
     def turn_to(self, job: Job) -> None:
         """Go on with the job as it is now: as another provider makes it, or with its photos prepared."""

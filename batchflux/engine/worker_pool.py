@@ -76,19 +76,24 @@ class WorkerPool:
         self._clock = asyncio.get_running_loop().time
         self._source: Source | None = None
         self._free = math.inf
+        self._over: Callable[[Work], object] = lambda _: None
         self._most = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._apart = 0  # of them, those that take the answers of batches only
         self._crash: BaseException | None = None
 
-    async def run(self, source: Source, workers: int, free: float = math.inf) -> None:
+    async def run(
+        self, source: Source, workers: int, free: float = math.inf, over: Callable[[Work], object] = lambda _: None
+    ) -> None:
         """Work until there is no more to do. `free` is the most jobs of the source that need no paid request.
+
+        `over` is told of each job that was taken when it is let go, ended or not.
 
         A failure that is nobody's job's (the ledger cannot be written, a bug) closes the gate: what is out finishes,
         then it is raised.
         """
         source = await self._runner.batches.along(source)
-        self._source, self._free = source, free
+        self._source, self._free, self._over = source, free, over
         self._most = workers + MOST_PARKED
         self._runner.pictures.parked = self._runner.pictures.slots.grown = self._one_more
         self.grow(workers)
@@ -148,6 +153,7 @@ class WorkerPool:
             await self._worked(work)
         finally:
             self._runner.batches.over(work)
+            self._over(work)
 
     async def _worked(self, work: Work) -> None:
         run = self._runner.begin(work, self._now())

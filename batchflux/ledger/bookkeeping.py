@@ -90,6 +90,20 @@ class Books:
         """
         return self._database.now(lambda connection: self._survey(connection, selection, through))
 
+    def begin_serving(self) -> None:
+        """Make the folder ready for jobs that come from elsewhere; those that it has stay as they are."""
+        self._database.now(self._begin_serving)
+        write_whole(self._folder / MANIFEST, self._manifest.text)
+        if not self._results.intact() or self._database.now(lambda connection: get_meta(connection, "clean") != "1"):
+            self._database.now(self._rewrite)
+        self._database.now(lambda connection: set_meta(connection, "clean", "0"))
+
+    def _begin_serving(self, connection: sqlite3.Connection) -> None:
+        settle_moves(self._folder, connection)
+        self.means = means_of(self._manifest, connection)
+        total = connection.execute("SELECT COUNT(*) FROM jobs WHERE listed").fetchone()[0]
+        self._note(connection, total, {})
+
     def bring_in_line(self, survey: Survey) -> None:
         """Make files and results.csv say what the ledger and the manifest say."""
         now = self._database.now
@@ -105,9 +119,9 @@ class Books:
             now(lambda connection: self._rewrite(connection, lambda number: bool(survey.redone[number])))
         now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
 
-    def put_in_order(self, survey: Survey) -> None:
-        """Bring results.csv into manifest order, with all verdicts."""
-        if survey.todo or self._database.now(is_stale):
+    def put_in_order(self, *, added: bool) -> None:
+        """Bring results.csv into manifest order, with all verdicts; `added`: rows may have been."""
+        if added or self._database.now(is_stale):
             self._database.now(self._rewrite)
 
     def jobs(self, on_fault: Callable[[Fault], None]) -> Iterator[Job]:
@@ -165,14 +179,25 @@ class Books:
         )
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
-        manifest, limits = self._manifest, self._manifest.limits
-        began = datetime.fromtimestamp(self._began).astimezone()
+        manifest = self._manifest
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through, photos=self.photos)
         self._kept, survey.jobs = survey.jobs, None
-        notes = {  # for who looks on (status, pages, exports); `base` is where local references are
-            "total": str(survey.total),
+        self._note(connection, survey.total, survey.dropped)
+        if survey.edited or survey.moves:
+            set_meta(connection, "clean", "0")  # with the edit: a kill from here on leaves results.csv behind it
+        self._results.verdicts = verdicts(connection)
+        if survey.redos:
+            self.redos = Redos(survey.redos, lambda _: False)  # all are pinned, so none is chosen anew
+        return survey
+
+    def _note(self, connection: sqlite3.Connection, total: int, dropped: Mapping[str, int]) -> None:
+        """Note what of the run concerns those who look on (status, pages, exports)."""
+        manifest, limits = self._manifest, self._manifest.limits
+        began = datetime.fromtimestamp(self._began).astimezone()
+        notes = {  # `base` is where local references are
+            "total": str(total),
             "currency": manifest.currency,
             "name": manifest.name,
             "base": str(manifest.base),
@@ -182,18 +207,12 @@ class Books:
             "budget_per_run": "" if limits.budget_per_run is None else format(limits.budget_per_run, "f"),
             "deadline": "" if limits.deadline is None else repr(self._began + limits.deadline.seconds_from(began)),
             "simulated": "1" if manifest.simulated else "0",
-            "dropped": json.dumps(dict(survey.dropped)),
+            "dropped": json.dumps(dict(dropped)),
         }
-        if survey.edited or survey.moves:
-            notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it
         if get_meta(connection, READER_NOTE) is None:
             notes[READER_NOTE] = str(READER)  # no answer is older
         for name, value in notes.items():
             set_meta(connection, name, value)
-        self._results.verdicts = verdicts(connection)
-        if survey.redos:
-            self.redos = Redos(survey.redos, lambda _: False)  # all are pinned, so none is chosen anew
-        return survey
 
     def _rewrite(self, connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> None:
         self._results.verdicts = verdicts(connection)

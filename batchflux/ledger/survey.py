@@ -18,6 +18,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Fault, ManifestError
+from batchflux.ledger.books.calls import uncalled
 from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
 from batchflux.ledger.moves import Move, followed, set_aside
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
@@ -295,9 +296,10 @@ class Surveyor:
     def _find_unlisted(self) -> None:
         query = (
             "SELECT number, listed, EXISTS (SELECT 1 FROM jobs AS other WHERE other.id = jobs.id AND other.listed"
-            " AND other.number != jobs.number), planned, file_name, lower(hex(key)) FROM jobs"
+            " AND other.number != jobs.number), planned, file_name, lower(hex(key)) FROM jobs WHERE "
         )
         gone: list[tuple[int]] = []
+        query += uncalled(self._connection)
         for number, listed, has_heir, planned, name, key in self._connection.execute(query):
             if self._seen[number]:
                 continue

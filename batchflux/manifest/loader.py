@@ -76,7 +76,7 @@ MAX_NAME = 100  # characters of a manifest's name
 _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def load_manifest(
+def load_manifest(  # noqa: PLR0913  all by name
     path: str | os.PathLike[str] | Manifest,
     *,
     sets: Sequence[str] = (),
@@ -84,12 +84,14 @@ def load_manifest(
     out: str | None = None,
     environ: Lookup | None = None,
     offers: Sequence[Capabilities] | None = None,
+    served: bool = False,
 ) -> Manifest:
     """Read a manifest, from stdin when the path is `-`, and check all that needs no row of a table.
 
     `sets` and `provider` change it as `apply_overrides` says, `out` replaces output.dir; `${NAME}` is looked up in
     `environ`, the process's when None. `offers` is what APIs can carry, one for each call style of each: given, the
     provider's API, style and options are checked, and a manifest with faults is expanded too as far as it is sound.
+    `served`: its jobs come from elsewhere; those that it lists, if any, are not looked at.
     The path may be a manifest that is to be read anew; what it had out of buckets stays as it was read.
 
     Raises ManifestError: with every fault.
@@ -106,7 +108,8 @@ def load_manifest(
     stores = store_configs(root, faults)
     buckets = stores, before or Fetched(stores_of(stores, secrets))
     text = data.decode("utf-8-sig")
-    manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (text, out, provider), buckets)
+    given = text, out, provider, served
+    manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, given, buckets)
     _check_published(manifest, root, faults)
     compile_all(manifest, faults)
     if faults.found:
@@ -145,7 +148,7 @@ def _manifest(
     root: Table,
     faults: Faults,
     offers: Sequence[Capabilities] | None,
-    given: tuple[str, str | None, str | None],
+    given: tuple[str, str | None, str | None, bool],
     buckets: tuple[dict[str, StoreConfig], Fetched],
 ) -> Manifest:
     _top(root, faults)
@@ -171,7 +174,8 @@ def _manifest(
         fetched=buckets[1],
         text=without_addresses(_without_passwords(given[0], made.named.values()), told),
         notify=told,
-        entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
+        served=given[3],
+        entries=() if given[3] else read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
         keys_lines={
             name: line_at(root, ("providers", name, "keys") if made.several else ("provider", "keys"))

@@ -261,7 +261,7 @@ class Manifest:
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
     that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
-    `notify` are the addresses that are told how a run goes.
+    `notify` are the addresses that are told how a run goes. `served`: jobs come from elsewhere, so it lists none.
     """
 
     path: Path
@@ -288,6 +288,7 @@ class Manifest:
     fallback: tuple[str, ...] = ()
     fallback_on: tuple[str, ...] = ()
     notify: tuple[NoticeTarget, ...] = ()
+    served: bool = False
 
     @property
     def simulated(self) -> bool:
@@ -307,6 +308,8 @@ class Manifest:
     @property
     def may_ask(self) -> tuple[str, ...]:
         """The names of the providers that jobs ask, or may ask when one cannot: all, where a template or file says."""
+        if self.served and not self.chosen:
+            return tuple(self.providers)
         default, names = self.provider.name, {*(() if self.chosen else self.fallback)}
         for entry in () if self.chosen else self.entries:
             axis = next((axis for axis in entry.axes if axis.name == "provider"), None)

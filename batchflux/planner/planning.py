@@ -128,7 +128,7 @@ class Plan:
         return max(asked, len(self.models), len(self.styles)) <= 1
 
 
-def load_manifest(
+def load_manifest(  # noqa: PLR0913  all by name
     path: str | os.PathLike[str] | Manifest,
     *,
     sets: Sequence[str] = (),
@@ -136,13 +136,14 @@ def load_manifest(
     out: str | None = None,
     environ: Mapping[str, str] | None = None,
     env_file: str | os.PathLike[str] | None = None,
+    served: bool = False,
 ) -> Manifest:
     """Read and check a manifest, also one that was read before; spends nothing.
 
     `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
     name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
     it) its price. `${NAME}` is looked up in `environ`, by default the process's environment, then as Secrets says;
-    `env_file` has lines `NAME=value`.
+    `env_file` has lines `NAME=value`. `served`: for a gateway, whose jobs come from its clients.
 
     Raises:
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
@@ -150,7 +151,7 @@ def load_manifest(
     values_in = None if env_file is None else Path(env_file)
     beside = path.base if isinstance(path, Manifest) else Path(path).absolute().parent
     secrets = Secrets(os.environ if environ is None else environ, beside, values_in)
-    manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
+    manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities(), served=served)
     return replace(manifest, env_file=values_in)
 
 

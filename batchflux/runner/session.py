@@ -1,54 +1,45 @@
-"""Runs a manifest: the one place that wires the stages together.
-
-(It is not called `run`, because a module of that name would hide the public function `batchflux.run`.)
-"""
+"""What a run holds open, whatever feeds it: its folder, keys, executors and limits, and who is told of it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import time
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
-from batchflux.billing.asking import account_balances
 from batchflux.engine.executors.opening import Elsewhere, Means, open_executors
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.mirroring import Mirror, open_mirror
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
+    Rules,
+    Shared,
     Start,
     found_of,
     keep_distance,
     keys_of,
-    retune,
     rules_of,
     secrets_of,
     shared_of,
 )
-from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
-from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
-from batchflux.errors import BatchfluxError, JobError, ManifestError, StopRun, StorageError
-from batchflux.exports.dataset import has_dataset, write_dataset
+from batchflux.engine.shutdown import Gate
+from batchflux.engine.worker_pool import Tally, WorkerPool
+from batchflux.errors import JobError, ManifestError, StorageError
 from batchflux.exports.results_csv import Results
-from batchflux.failpoints import reach
 from batchflux.ledger.batches import BatchLedger
-from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
-from batchflux.ledger.books.balances import note_balance
-from batchflux.ledger.books.runs import note_begun, note_ended
+from batchflux.ledger.bookkeeping import Books, made_before, take_back
+from batchflux.ledger.books.runs import note_ended
 from batchflux.ledger.health import check_ledger
-from batchflux.ledger.ledger import Ledger, give_up_in_flight
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.lessons import Lessons
-from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection
-from batchflux.ledger.summary import Summary, state_of
-from batchflux.ledger.tables import last_activity, nanos, set_meta, spent, spooled
+from batchflux.ledger.tables import last_activity, nanos, set_meta, spooled
 from batchflux.monitoring.fields import with_names
 from batchflux.monitoring.monitor import Monitor
 from batchflux.observers import Progress, Waits, Watcher
@@ -58,10 +49,9 @@ from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.photos import Buckets
-from batchflux.planner import Plan, check_currency, check_options, plan_of, remember_folder
+from batchflux.planner import check_currency, check_options
 from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
-from batchflux.transport.threads import Unawaited, in_thread
 from batchflux.webhooks.opening import hooks_of
 from batchflux.webhooks.wakes import Wakes
 
@@ -71,10 +61,8 @@ if TYPE_CHECKING:
 
     from batchflux.engine.canary import Canary
     from batchflux.engine.limits.key_pool import Key
-    from batchflux.engine.ports import Executor, Source
-    from batchflux.engine.settings import Rules, Shared
-    from batchflux.errors import Fault
-    from batchflux.ledger.survey import Survey
+    from batchflux.engine.ports import Executor
+    from batchflux.ledger.summary import Summary
     from batchflux.manifest import Manifest
     from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import HttpRequest, Job, Outcome, Reply
@@ -102,14 +90,19 @@ class RunOptions:
     elsewhere: Elsewhere | None = None  # where requests leave and pictures are fetched, None: here
 
 
-async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
-    """Run a manifest, or continue it; return how it ended.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What works on jobs, until its gate closes."""
 
-    Raises ManifestError: with all faults; nothing was spent; UsageError: a key is not set, or the output folder cannot
-    be used; nothing was spent; FolderBusy: another process runs this folder; StorageError: the output folder cannot be
-    used from the start. (Later, it ends the run: see Summary.reason.).
-    """
-    options = options or RunOptions()
+    world: World
+    rules: Rules
+    runner: JobRunner
+    pool: WorkerPool
+
+
+@asynccontextmanager
+async def session_of(manifest: Manifest, options: RunOptions) -> AsyncIterator[Session]:
+    """Hold the manifest's folder for a run, while this is entered; for what is raised see `run`."""
     monitor = Monitor(manifest, options.environ, options.notify, options.metrics, signals=options.signals)
     monitor.speaks((options.watcher or Watcher()).event)
     async with monitor.telling():
@@ -121,7 +114,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
         try:
             monitor.notices.started()
             check_ledger(manifest.output.dir / LEDGER)
-            return await _Run(manifest, options, secrets, lock, monitor).whole()
+            yield Session(manifest, options, secrets, lock, monitor)
         except ManifestError:
             take_back(manifest, lock.made)
             raise
@@ -129,7 +122,9 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
             lock.release()
 
 
-class _Run:
+class Session:
+    """A run of `manifest` in its folder, whose lock is held; an observer of the engine."""
+
     def __init__(
         self,
         manifest: Manifest,
@@ -138,18 +133,14 @@ class _Run:
         lock: FolderLock,
         monitor: Monitor,
     ) -> None:
-        self.manifest, self.monitor = manifest, monitor
-        self.options = options
-        self.selection = options.selection  # with the sample found, once all jobs were surveyed
+        self.manifest, self.options, self.monitor = manifest, options, monitor
         self.watcher = options.watcher or Watcher()
         self.secrets = secrets
         self.keys: dict[str, list[Key]] = {}  # of each provider
         self.folder = manifest.output.dir
         self.began, self.started = time.time(), time.monotonic()
-        self.loop = asyncio.get_running_loop()
         self.gate = Gate()
         self.tally = Tally()
-        self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.mirror: Mirror | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
@@ -157,12 +148,18 @@ class _Run:
         self.ledger.database.check = lock.check
         self.batches = BatchLedger(self.ledger.database, time.time)
         self.books = Books(manifest, self.ledger, self.results, self.began)
+        self.lessons: dict[str, Lessons] = {}
 
-    async def whole(self) -> Summary:
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Have the folder open while this is entered; ManifestError: it counts in another currency."""
         try:
             async with self.monitor.telling():
                 self.monitor.speaks(self.event)
-                return await self._whole()
+                self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
+                named = self.manifest.providers.items()
+                self.lessons = {name: Lessons(provider, self.ledger.database) for name, provider in named}
+                yield
         finally:
             self.books.photos.close()
             self.ledger.close()
@@ -170,49 +167,19 @@ class _Run:
             if self.log is not None:
                 self.log.close()
 
-    async def _whole(self) -> Summary:
-        try:
-            self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
-            named = self.manifest.providers.items()
-            self.lessons = {name: Lessons(provider, self.ledger.database) for name, provider in named}
-            survey = self.books.survey(self.options.selection, self.watcher.checking)
-            self.selection = survey.selection
-            already = self.ledger.database.now(spent)
-            plan = plan_of(self.manifest, survey, already)
-            self.ledger.database.now(partial(note_begun, began=self.began, todo=plan.counts["todo"]))
-            reach("run.surveyed")
-            remember_folder(self.manifest)
-            self.log = RunLog(self.folder / RUN_LOG)
-            self.mirror = await open_mirror(self.manifest, self.options.environ, self.ledger.database, self.event)
-            if (doubt := shaky_locks(self.folder)) is not None:
-                self.event("shaky_locks", message=doubt)
-            self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
-            self.books.bring_in_line(survey)
-            async with self.monitor.kept():
-                await self._performed(survey, plan, already)
-                return await self._closed(survey, self._finish(survey, already))
-        except StorageError as error:
-            first = self.gate.reason
-            if first is error or not isinstance(first, StorageError):
-                raise
-            raise first from error  # what stopped the run says more than what its end could not write then
-        except BatchfluxError:
-            raise
-        except Exception as error:
-            with contextlib.suppress(StorageError):
-                self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
-            raise
+    async def begin(self, **said: Any) -> None:
+        """Begin run.log with what is `said` of the run, and the mirror."""
+        self.log = RunLog(self.folder / RUN_LOG)
+        self.mirror = await open_mirror(self.manifest, self.options.environ, self.ledger.database, self.event)
+        if (doubt := shaky_locks(self.folder)) is not None:
+            self.event("shaky_locks", message=doubt)
+        self.event("run_started", name=self.manifest.name, **said, pid=os.getpid())
 
-    async def _performed(self, survey: Survey, plan: Plan, already: int) -> None:
-        """Do what there is to do, and mirror the pictures beside it."""
-        with self.signals.handled() if self.options.signals else contextlib.nullcontext():
-            async with contextlib.nullcontext() if self.mirror is None else self.mirror.beside(self.gate.close):
-                if survey.todo or self.batches.unread():
-                    await self._work(plan, already)
-                else:
-                    ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
+    def mirroring(self) -> AbstractAsyncContextManager[None]:
+        """Put pictures into the mirror, if there is one, while this is entered."""
+        return nullcontext() if self.mirror is None else self.mirror.beside(self.gate.close)
 
-    async def _closed(self, survey: Survey, summary: Summary) -> Summary:
+    async def closed(self, summary: Summary) -> Summary:
         """Write how the run ended, and let the folder's files follow into the mirror; return the summary as written."""
         written = self._written(summary)
         if self.mirror is not None:
@@ -222,8 +189,6 @@ class _Run:
         how = {name: getattr(written, name) for name in ("exit_code", "reason", "message")}
         self.event("run_ended", **how, **written.this_run)
         self.monitor.finished(written)
-        self.books.note_clean(self.options.selection if survey.todo == self.tally.ended else None)
-        reach("run.closed")
         return written
 
     def _written(self, summary: Summary) -> Summary:
@@ -236,6 +201,11 @@ class _Run:
         self.ledger.database.now(partial(note_ended, began=self.began, ended=noted))
         write_whole(self.folder / SUMMARY, summary.to_json())
         return summary
+
+    def bug(self, error: Exception) -> None:
+        """Log what nobody foresaw: where it happened, and no text of it, which may hold a secret."""
+        with suppress(StorageError):
+            self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Observer: log a job's end."""
@@ -259,8 +229,9 @@ class _Run:
             self.ledger.database.submit(lambda connection: set_meta(connection, "waiting", waiting))
         self.watcher.event(name, **fields)
 
-    async def _work(self, plan: Plan, already: int) -> None:
-        at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
+    @asynccontextmanager
+    async def working(self, at_once: int) -> AsyncIterator[tuple[World, Mapping[str, Shared]]]:
+        """Have all open that `at_once` requests need, while this is entered."""
         shared = shared_of(self.manifest, self.options.environ, ensure_open_files(at_once))
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
@@ -284,35 +255,22 @@ class _Run:
             local, executor = await open_executors(stack, means, self.options.elsewhere)
             buckets = Buckets(self.manifest.buckets(self.options.environ), self.books.photos, self.manifest.published)
             stack.callback(buckets.close)
-            world = World(
-                executor=executor,
-                ledger=self.ledger,
-                batches=self.batches,
-                observer=KeyWatch(self, [key for keys in self.keys.values() for key in keys]),
-                gate=self.gate,
-                random=random.Random(),
-                ready=self.books.photos.ready,
-                buckets=buckets,
-                room=mark.check,
-                clears=(lambda: False) if self.mirror is None else self.mirror.clears,
-                wakes=await self._receive(stack, wakes, local),
+            yield (
+                World(
+                    executor=executor,
+                    ledger=self.ledger,
+                    batches=self.batches,
+                    observer=KeyWatch(self, [key for keys in self.keys.values() for key in keys]),
+                    gate=self.gate,
+                    random=random.Random(),
+                    ready=self.books.photos.ready,
+                    buckets=buckets,
+                    room=mark.check,
+                    clears=(lambda: False) if self.mirror is None else self.mirror.clears,
+                    wakes=await self._receive(stack, wakes, local),
+                ),
+                shared,
             )
-            async with self._balances(world) if plan.calls else contextlib.nullcontext():
-                await self._pool(world, plan, already, shared)
-
-    @contextlib.asynccontextmanager
-    async def _balances(self, world: World) -> AsyncIterator[None]:
-        """Note what each key's account has left before and after, for who compares the provider's own books."""
-
-        async def note() -> None:
-            found = await account_balances(self.manifest, self.keys, world.executor, self.began, self.event)
-            for noted in found:
-                await self.ledger.database.submit(partial(note_balance, noted=noted))
-
-        await note()
-        yield
-        if not self.signals.cut_off:
-            await note()
 
     async def _receive(self, stack: AsyncExitStack, wakes: Wakes, executor: Executor) -> Wakes:
         """Receive the calls of APIs until `stack` is closed, where there are hooks; UsageError: the port is taken."""
@@ -333,49 +291,48 @@ class _Run:
         stack.callback(lambda: self.event("webhooks", answers={str(n): c for n, c in receiver.answers.items()}))
         return wakes
 
-    async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
-        manifest, selection = self.manifest, self.options.selection
-        start = Start(already=already, on_unknown=selection.on_unknown)
-        rules = rules_of(manifest, self.keys, shared, self.gate, start)
-        paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
+    def engine(self, world: World, shared: Mapping[str, Shared], start: Start, *, alone: bool) -> Engine:
+        """Return what works on jobs; for `alone` see Canary."""
+        rules = rules_of(self.manifest, self.keys, shared, self.gate, start)
+        limits_of = self.manifest.limits_of
+        paced = [key for name, keys in self.keys.items() if limits_of(name).rate for key in keys]
         keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
         runner = JobRunner(world, rules)
-        pool = WorkerPool(runner, world, selection.on_unknown)
+        pool = WorkerPool(runner, world, start.on_unknown)
         self.tally = pool.tally
-        self._watch_canary(rules.canary, plan)
-        source: Source = self._feeder()
-        free = plan.counts["todo"] - plan.calls + plan.maybe
-        if plan.calls and free:
-            source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
-        times = [service.times for service in rules.services]
-        progress = Progress(pool.tally, rules.services, rules.budget, self.gate, times=times, todo=plan.counts["todo"])
-        progress.batches = runner.batches.waiting_for
-        progress.mirror = progress.mirror if self.mirror is None else self.mirror.waiting
-        self.watcher.started(plan, progress)
-        self.monitor.follow(progress, rules.budget)
-        workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
-        reload = self.options.reload
-        hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if self.options.signals and reload is not None:
-            hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
-        with hangup:
-            async with self._learning(), Waits(rules.services, world.observer.event).followed():
-                await pool.run(source, workers, free=free)
+        self._watch_canary(rules.canary, alone=alone)
+        return Engine(world=world, rules=rules, runner=runner, pool=pool)
 
-    @contextlib.asynccontextmanager
-    async def _learning(self) -> AsyncIterator[None]:
-        """Note meanwhile what the keys are found to allow."""
+    @asynccontextmanager
+    async def watched(self, engine: Engine) -> AsyncIterator[None]:
+        """Note meanwhile what the keys are found to allow, and tell what requests wait for."""
         noting = [
             asyncio.create_task(lessons.keep(partial(self._found, name))) for name, lessons in self.lessons.items()
         ]
         for task in noting:
             task.add_done_callback(self._noted)
         try:
-            yield
+            async with Waits(engine.rules.services, engine.world.observer.event).followed():
+                yield
         finally:
             for task in noting:
                 task.cancel()
             await asyncio.wait(noting)
+
+    def progress(self, engine: Engine, *, todo: int) -> Progress:
+        """Return the numbers of the engine's work on so many jobs, which the monitor follows from here on."""
+        rules = engine.rules
+        times = [service.times for service in rules.services]
+        made = Progress(engine.pool.tally, rules.services, rules.budget, self.gate, times=times, todo=todo)
+        made.batches = engine.runner.batches.waiting_for
+        made.mirror = made.mirror if self.mirror is None else self.mirror.waiting
+        self.monitor.follow(made, rules.budget)
+        return made
+
+    def note_lessons(self) -> None:
+        """Note what the keys were found to allow."""
+        for name, lessons in self.lessons.items():
+            lessons.note(self._found(name))
 
     def _noted(self, noting: asyncio.Task[None]) -> None:
         if not noting.cancelled() and isinstance(error := noting.exception(), StorageError):
@@ -384,11 +341,7 @@ class _Run:
     def _found(self, name: str) -> dict[str, Lesson]:
         return found_of(self.keys.get(name, ())) if self.tally.done else {}
 
-    def _feeder(self) -> Feeder:
-        jobs = self.books.jobs(self._late_fault)
-        return Feeder(jobs, self.ledger, self.selection, exists_in(self.manifest), self.books.means)
-
-    def _watch_canary(self, canary: Canary, plan: Plan) -> None:
+    def _watch_canary(self, canary: Canary, *, alone: bool) -> None:
         """Let the canary know which kinds of requests have given a picture: in this folder, or lately in another."""
         places = {name: provider.base_url or "" for name, provider in self.manifest.providers.items()}
 
@@ -400,51 +353,4 @@ class _Run:
             await asyncio.to_thread(note_proven, job.provider, job.model, job.style, places[job.provider])
 
         canary.proven, canary.note = known, note
-        canary.alone = plan.alone
-
-    async def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
-        """Let the limits of the manifest as it stands now hold from here on."""
-        threads = Unawaited(1, "batchflux-reload")  # tables may come out of buckets
-        try:
-            manifest = await in_thread(reload, threads)
-        except BatchfluxError as error:
-            self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
-            return
-        finally:
-            threads.shutdown()
-        retune(rules, manifest)
-        pool.grow(workers_for(manifest.limits.concurrency))
-        self.manifest = replace(self.manifest, limits=manifest.limits)
-        self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
-
-    def _late_fault(self, fault: Fault) -> None:
-        """A table or the manifest's files changed after they were checked; called in the feeder's thread."""
-        reason = StopRun("manifest", f"The manifest changed while it ran: {fault}")
-        self.loop.call_soon_threadsafe(self.gate.close, reason)
-
-    def _finish(self, survey: Survey, already: int) -> Summary:
-        database, tally = self.ledger.database, self.tally
-        reach("run.closing")
-        if self.signals.cut_off:
-            database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
-        for name, lessons in self.lessons.items():
-            lessons.note(self._found(name))
-        self.books.put_in_order(survey)
-        if self.books.rewrote or not has_dataset(self.folder):
-            database.now(lambda connection: write_dataset(self.folder, connection))
-        state = database.now(state_of)
-        reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - self.tally.ended)
-        if self.options.selection.redo and survey.todo == 0:
-            reason, message, code = nothing_to_redo(survey.waiting)
-        if survey.missed is not None and code == 0:
-            message = survey.missed
-        unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
-        this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
-        return replace(
-            self.books.summary(state, already, self.manifest.limits, time.monotonic() - self.started, tally.done),
-            exit_code=code,
-            reason=reason,
-            message=message,
-            jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
-            this_run=this_run,
-        )
+        canary.alone = alone

@@ -1,0 +1,84 @@
+"""Where the gateway listens, under which names it may be asked, and how its server starts and stops.
+
+Without client keys it is for this machine alone. Connections are bounded, and so is the time to a request's head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiohttp import web
+
+from batchflux.errors import UsageError
+from batchflux.review.guard import host_of
+from batchflux.transport.serving import listen_at, logger_of, next_connection
+
+if TYPE_CHECKING:
+    import socket
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_CONNECTIONS = 1024
+HEAD_SECONDS = 75.0  # to a first request's end, or of rest between two: longer than a proxy before us keeps one open
+_PATIENCE = 5.0  # seconds that answers under way have when it stops
+_REMEDIES = ("try --host 127.0.0.1", "name another --port, or --port 0")
+
+
+class Bound(NamedTuple):
+    """A socket that listens: `hosts` are the Host headers by which it may be asked, `url` leads there.
+
+    `opens` says whom it lets in where that is not this machine alone.
+    """
+
+    socket: socket.socket
+    url: str
+    hosts: frozenset[str]
+    opens: str | None
+
+
+class Served(NamedTuple):
+    """An application that is served."""
+
+    runner: web.AppRunner
+    listening: asyncio.Server
+
+    async def stop(self) -> None:
+        """Take no more connections, and end what is under way after a moment."""
+        self.listening.close()
+        await self.runner.cleanup()
+
+
+def bind(host: str, port: int, *, keyed: bool) -> Bound:
+    """Listen at an address; `keyed`: clients have keys. `port` 0 takes a free one.
+
+    Raises UsageError: the address is none of this machine's, the port is taken, or others could call without a key.
+    """
+    listener = listen_at(host, port, _REMEDIES)
+    address, port = listener.getsockname()[:2]
+    where = ipaddress.ip_address(address.partition("%")[0])
+    if not keyed and not where.is_loopback:
+        listener.close()
+        why = "everyone who reaches it could spend your money"
+        raise UsageError(f"--host {host} is open to other machines, and without client keys {why}: add --client-keys.")
+    at = host_of(LOOPBACK[0] if where.is_unspecified else address, port)
+    reach = f"any address of this machine, port {port}," if where.is_unspecified else at
+    opens = f"Everyone who can reach {reach} and has a key can buy pictures; what is sent is not encrypted."
+    names = frozenset(host_of(name, port) for name in (*LOOPBACK, host.lower(), address))
+    return Bound(listener, f"http://{at}", names, None if where.is_loopback else opens)
+
+
+async def serve(app: web.Application, listener: socket.socket) -> Served:
+    """Serve an application at a socket that listens, which is closed when that fails."""
+    options: dict[str, Any] = {"access_log": None, "logger": logger_of("batchflux.gateway")}
+    options |= {"handler_cancellation": True, "keepalive_timeout": HEAD_SECONDS}
+    runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
+    try:
+        await runner.setup()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: next_connection(runner.server, MOST_CONNECTIONS), sock=listener
+        )
+    except BaseException:
+        listener.close()
+        raise
+    return Served(runner, listening)

@@ -1,0 +1,144 @@
+"""What clients of a gateway called for: each call, what it asked, and the jobs that it came to.
+
+A call is on record before any of its jobs leaves, so that whoever asks again finds it, also after a crash. A job is of
+one call only; of the same content each has a `variant` of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchflux.models import Status
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from batchflux.models import Job
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    number INTEGER PRIMARY KEY,
+    client TEXT NOT NULL,           -- whose call
+    content BLOB NOT NULL,          -- digest of what it asks for, as often as it does
+    mark TEXT,                      -- what the client calls it itself (Idempotency-Key)
+    asked TEXT NOT NULL,            -- JSON, from which its jobs are made again
+    variant INTEGER NOT NULL,       -- of the first of its jobs, which the others follow
+    at REAL NOT NULL                -- epoch seconds
+);
+CREATE INDEX IF NOT EXISTS calls_by_content ON calls (client, content);
+CREATE UNIQUE INDEX IF NOT EXISTS calls_by_mark ON calls (client, mark) WHERE mark IS NOT NULL;
+CREATE TABLE IF NOT EXISTS call_jobs (
+    job BLOB PRIMARY KEY,           -- its key
+    call INTEGER NOT NULL, place INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS call_jobs_by_call ON call_jobs (call, place);
+CREATE TABLE IF NOT EXISTS takes (
+    content BLOB PRIMARY KEY,       -- key of the job's first variant
+    variant INTEGER NOT NULL        -- of its latest
+) WITHOUT ROWID
+"""
+FIRST_POSITION = 1 << 40  # of jobs of calls: behind those that any manifest lists
+MOST_JOBS = 1 << 10  # of one call
+_CALL = "SELECT * FROM calls"
+_OPEN = f"""
+{_CALL} WHERE number IN (
+    SELECT call FROM call_jobs JOIN jobs ON jobs.key = call_jobs.job WHERE jobs.status IN ('pending', 'unknown')
+) ORDER BY number
+"""  # noqa: S608  a constant
+_SPENT = """
+SELECT client, SUM(COALESCE(cost, price)) FROM attempts JOIN jobs ON jobs.number = attempts.job
+JOIN call_jobs ON call_jobs.job = jobs.key JOIN calls ON calls.number = call_jobs.call
+WHERE billed IS NOT 'no' GROUP BY client
+"""
+
+
+class Call(NamedTuple):
+    """A row of the table."""
+
+    number: int
+    client: str
+    content: bytes
+    mark: str | None
+    asked: str
+    variant: int
+    at: float
+
+
+def uncalled(connection: sqlite3.Connection) -> str:
+    """Return a condition on jobs: no client called for it. A ledger of before has no calls."""
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_jobs'").fetchone()
+    return "key NOT IN (SELECT job FROM call_jobs)" if there else "1"
+
+
+def begin_call(
+    connection: sqlite3.Connection, call: Call, count: int, made: Callable[[int, int], Job]
+) -> tuple[Call, list[Job]]:
+    """Record a call and so many jobs, each `made` of its variant and its position; return both as they are on record.
+
+    `number` and `variant` of `call` are given here. The variants of a content follow each other, whoever calls for it.
+    """
+    number: int = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM calls").fetchone()[0]
+    base = bytes.fromhex(made(1, 0).key)
+    row = connection.execute("SELECT variant FROM takes WHERE content = ?", (base,)).fetchone()
+    first = (row[0] if row else 0) + 1
+    while _known(connection, jobs := jobs_of(number, first, count, made)):  # a job of the manifest, or a redo
+        first += 1
+    connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, first + count - 1))
+    call = call._replace(number=number, variant=first)
+    connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call)
+    rows = ((bytes.fromhex(job.key), number, place) for place, job in enumerate(jobs))
+    connection.executemany("INSERT INTO call_jobs VALUES (?, ?, ?)", rows)
+    connection.execute("UPDATE meta SET value = value + ? WHERE name = 'total'", (count,))
+    return call, jobs
+
+
+def jobs_of(number: int, first: int, count: int, made: Callable[[int, int], Job]) -> list[Job]:
+    """Return the jobs of a call, each `made` of its variant, from `first` on, and its position."""
+    start = FIRST_POSITION + number * MOST_JOBS
+    return [made(first + place, start + place) for place in range(count)]
+
+
+def _known(connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
+    keys = [bytes.fromhex(job.key) for job in jobs]
+    query = f"SELECT 1 FROM jobs WHERE key IN ({','.join('?' * len(keys))})"  # noqa: S608  marks
+    return connection.execute(query, keys).fetchone() is not None
+
+
+def call_of_mark(connection: sqlite3.Connection, client: str, mark: str) -> Call | None:
+    """Return the call that a client gave this mark, None when it gave it to none."""
+    return _first(connection.execute(f"{_CALL} WHERE client = ? AND mark = ?", (client, mark)))
+
+
+def last_call(connection: sqlite3.Connection, client: str, content: bytes, since: float) -> Call | None:
+    """Return a client's last call of this content since an epoch second, None when there was none."""
+    query = f"{_CALL} WHERE client = ? AND content = ? AND mark IS NULL AND at >= ? ORDER BY number DESC LIMIT 1"
+    return _first(connection.execute(query, (client, content, since)))
+
+
+def _first(rows: sqlite3.Cursor) -> Call | None:
+    row = rows.fetchone()
+    return None if row is None else Call._make(row)
+
+
+def open_calls(connection: sqlite3.Connection) -> list[Call]:
+    """Return the calls of which something is still to come, in order."""
+    return [Call._make(row) for row in connection.execute(_OPEN)]
+
+
+def spent_by_client(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return what each client's calls have cost so far in nanounits, possibly billed and open attempts included."""
+    return {client: int(amount) for client, amount in connection.execute(_SPENT)}
+
+
+def number_of(connection: sqlite3.Connection, key: str) -> int | None:
+    """Return the number of the job of a key, None when the ledger has none."""
+    row = connection.execute("SELECT number FROM jobs WHERE key = ?", (bytes.fromhex(key),)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def picture_of(connection: sqlite3.Connection, number: int) -> tuple[str, str] | None:
+    """Return the file name and the digest of the picture of the job of this number, None when it has none."""
+    query = "SELECT file_name, sha256 FROM jobs WHERE number = ? AND status = ?"
+    row = connection.execute(query, (number, Status.DONE.value)).fetchone()
+    return None if row is None or row[0] is None else (str(row[0]), str(row[1]))

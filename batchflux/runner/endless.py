@@ -1,0 +1,241 @@
+"""Makes jobs as they come: one run without an end, whose folder, money and limits are those of any other.
+
+What ends a run (a budget, a provider that is not there, a full disk) ends here the jobs that have not left, each with
+that reason, and the run goes on with the next that come: as a new run would, in the same process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from batchflux.engine.settings import Start
+from batchflux.engine.shutdown import SIGNAL, Gate
+from batchflux.engine.worker_pool import Tally, workers_for
+from batchflux.errors import StopRun, UsageError
+from batchflux.exports.dataset import write_dataset
+from batchflux.failpoints import reach
+from batchflux.ledger.books.runs import note_begun
+from batchflux.ledger.summary import state_of
+from batchflux.ledger.tables import spent
+from batchflux.observers import Watcher
+from batchflux.runner.session import session_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from batchflux.engine.budget import Purse
+    from batchflux.ledger.reconcile import Work
+    from batchflux.manifest import Manifest
+    from batchflux.models import Job, Outcome
+    from batchflux.observers import Progress
+    from batchflux.runner.session import Engine, RunOptions, Session
+
+RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
+REST = 15.0  # seconds, at least, between two times that what ended is tried anew
+
+
+class NotMadeError(Exception):
+    """A job was not made, and nothing was bought for it now; `reason` is that of a StopRun, or `withdrawn`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+class Endless(Watcher):
+    """The run; see `endless`. `task` ends before it is stopped only by what nobody can go on from."""
+
+    def __init__(
+        self, session: Session, admits: Callable[[Job], bool], purse_of: Callable[[Job], Purse] | None
+    ) -> None:
+        self.session, self.database, self.made = session, session.ledger.database, Tally()
+        self._admits, self._purse_of = admits, purse_of
+        self._queue: asyncio.Queue[Work | None] = asyncio.Queue()
+        self._futures: dict[str, asyncio.Future[Outcome]] = {}
+        self._engine: Engine | None = None
+        self._progress: Progress | None = None
+        self._began = 0.0
+        self._before = 0
+        self._stopped = False
+        self.task: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()
+
+    async def make(self, work: Work) -> Outcome:
+        """See a job through, and return how it ended. Raises NotMadeError: it is as it was."""
+        reason = self.session.gate.reason
+        ended = reason is not None and reason.reason != RENEWED
+        if self._stopped or (ended and (self._engine is not None or not self._rested())):
+            raise NotMadeError(*self._why())
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._futures[work.job.key] = future
+        self._queue.put_nowait(work)
+        self._came.set()
+        return await future
+
+    def waiting(self) -> str | None:
+        """Return what requests wait for, None while they leave as they should."""
+        return None if self._progress is None else self._progress.waiting()
+
+    def price_of(self, job: Job) -> int:
+        """Return the most that a job may cost, in nanounits."""
+        return 0 if self._engine is None else self._engine.rules.services.of(job).most_of(job)
+
+    def affords(self, job: Job) -> bool:
+        """Whether the budget, and the job's payer, have its price now."""
+        return self._engine is None or self._engine.rules.budget_of(job).allows(self.price_of(job))
+
+    def stop(self, reason: StopRun) -> None:
+        """Begin no more; what is under way finishes."""
+        self._stopped = True
+        self.session.gate.close(reason)
+        self._came.set()
+
+    async def take(self) -> Work | None:
+        """Source: return the next job, None when the gate is closed."""
+        work = await self._queue.get()
+        if work is None:
+            self._queue.put_nowait(None)  # for the other workers
+        return work
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Watcher: a job ended."""
+        self.made.add(outcome)
+        future = self._futures.get(job.key)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+    def over(self, work: Work) -> None:
+        """Let go of a job; one that has not ended goes back to who wants it, or waits for the providers to be tried."""
+        future = self._futures.pop(work.job.key, None)
+        if future is None or future.done():
+            return
+        if self._engine is not None and not self.session.gate.closed:
+            service = self._engine.rules.services.of(work.job)
+            if service.gate.closed and self._rested() and self._admits(work.job):
+                self._futures[work.job.key] = future
+                self._queue.put_nowait(work)
+                self.session.gate.close(StopRun(RENEWED, "The providers are tried anew."))
+                return
+        future.set_exception(NotMadeError(*self._why(work.job)))
+
+    def _rested(self) -> bool:
+        return time.monotonic() - self._began > REST
+
+    def _why(self, job: Job | None = None) -> tuple[str, str]:
+        """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
+        reason = self.session.gate.reason
+        if reason is None and job is not None and self._engine is not None:
+            reason = self._engine.rules.services.of(job).gate.reason
+        if reason is None:
+            return "withdrawn", "Nothing more was sent for it."
+        return reason.reason, str(reason)
+
+    async def serve(self) -> None:
+        """Make what comes until it is stopped. Raises what nobody can go on from."""
+        try:
+            while not self._stopped:
+                await self._pool()
+                self._came.clear()
+                if self._queue.empty() and not self._stopped:
+                    await self._came.wait()
+        finally:
+            for future in self._futures.values():
+                if not future.done():
+                    future.set_exception(NotMadeError(*self._why()))
+
+    async def _pool(self) -> None:
+        """Work until the gate closes, and what is out then is in."""
+        session = self.session
+        if session.gate.closed:
+            session.gate = Gate()
+        self._began = time.monotonic()
+        concurrency = session.manifest.limits.concurrency
+        session.gate.on_close(lambda: self._queue.put_nowait(None))
+        async with session.mirroring(), session.working(concurrency) as (world, shared):
+            already = await self.database.submit(spent)
+            start = Start(already=already, on_unknown="hold", earlier=self._before)
+            engine = session.engine(replace(world, admits=self._admits), shared, start, alone=True)
+            if (purse_of := self._purse_of) is not None:
+                engine.rules.purse_of = lambda job: purse_of(job).of(engine.rules.budget)
+            self._progress = session.progress(engine, todo=0)
+            self._engine = engine
+            try:
+                async with session.watched(engine):
+                    await engine.pool.run(self, workers_for(concurrency), free=0, over=self.over)
+            finally:
+                self._engine = None
+                session.note_lessons()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Give back what was not begun, but where the providers are tried anew at once."""
+        reason = self.session.gate.reason
+        taken = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        for work in filter(None, taken):
+            if reason is not None and reason.reason == RENEWED:
+                self._queue.put_nowait(work)
+            else:
+                self.over(work)
+
+    async def open(self) -> None:
+        """Make the folder ready."""
+        session = self.session
+        if any(one.batched for one in session.manifest.providers.values()):
+            raise UsageError("A gateway's clients wait for their answers: set mode: live in place of batch.")
+        self._before = await self.database.submit(spent)
+        session.books.begin_serving()
+        self.database.now(lambda connection: note_begun(connection, session.began, 0))
+        await session.begin(serves=True)
+
+    async def close(self) -> None:
+        """Bring the folder's files into order, and write how the run ended."""
+        session, made = self.session, self.made
+        reach("run.closing")
+        session.books.put_in_order(added=made.ended > 0)
+        self.database.now(lambda connection: write_dataset(session.folder, connection))
+        state = self.database.now(state_of)
+        seconds = time.monotonic() - session.started
+        summary = session.books.summary(state, self._before, session.manifest.limits, seconds, made.done)
+        counts = {name: getattr(state, name) for name in ("total", "done", "failed", "unknown", "pending")}
+        none = dict.fromkeys(("new", "changed", "merged", "unlisted", "todo"), 0)
+        this_run = {name: getattr(made, name) for name in ("done", "failed", "unknown")}
+        failed = made.failed + made.unknown
+        message = f"The gateway was stopped: {made.done:,} pictures were made, {failed:,} calls failed."
+        await session.closed(
+            replace(summary, reason=SIGNAL, message=message, jobs=counts | none, this_run=this_run, exit_code=0)
+        )
+        session.books.note_clean(None)
+
+
+@asynccontextmanager
+async def endless(
+    manifest: Manifest,
+    options: RunOptions,
+    *,
+    admits: Callable[[Job], bool] = lambda _: True,
+    purse_of: Callable[[Job], Purse] | None = None,
+) -> AsyncIterator[Endless]:
+    """Have jobs made in the manifest's folder while this is entered; its own are not, and its deadline does not hold.
+
+    `admits` and `purse_of` are asked before each request, whether it may leave, and who pays for it. What happened to
+    a request that was never answered is not sent again: its job is unknown. Raises what `run` does before it begins.
+    """
+    lasting = replace(manifest, limits=manifest.limits.model_copy(update={"deadline": None}))
+    async with session_of(lasting, options) as session, session.opened():
+        run = Endless(session, admits, purse_of)
+        session.watcher = run
+        await run.open()
+        run.task = serving = asyncio.create_task(run.serve())
+        try:
+            async with session.monitor.kept():
+                yield run
+                run.stop(StopRun(SIGNAL, "The gateway is stopping."))
+                await serving
+                await run.close()
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])

@@ -1,0 +1,135 @@
+"""The table of refusals, links and headers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types import ErrorObject
+
+import batchflux
+from batchflux.engine.outages import FAILURES
+from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
+from batchflux.errors import RULES, Code
+from batchflux.gateway.answering.errors import ROWS, envelope, headers_of, of_not_made, of_outcome, refusal, resent
+from batchflux.gateway.answering.headers import told
+from batchflux.gateway.answering.links import Names, base_of, link_of
+from batchflux.gateway.answering.send import refused
+from batchflux.gateway.orders import RefusalError
+from batchflux.models import Outcome, Status
+from batchflux.runner.endless import RENEWED, NotMadeError
+
+SECRET = b"of a folder"
+NEVER = {Code.AUTH, Code.QUOTA}  # free, and of no use to ask again
+FREE = {Code.RATE_LIMITED, Code.SERVER, Code.NETWORK, Code.TIMEOUT}
+
+
+def test_every_code_and_every_end_of_a_run_has_a_row() -> None:
+    assert set(Code) <= set(ROWS)
+    floors = (Path(batchflux.__file__).parent / floor for floor in ("engine", "runner"))
+    texts = [path.read_text(encoding="utf-8") for floor in floors for path in floor.rglob("*.py")]
+    said = re.compile(r'StopRun\(\s*"(\w+)"|return "(\w+)", "Nothing more was sent')
+    named = {first or second for text in texts for first, second in said.findall(text)}
+    assert named >= {"bug", "bucket", "withdrawn"}
+    assert named | {BUDGET, DEADLINE, SIGNAL, STORAGE, CANARY, FAILURES, RENEWED} <= set(ROWS)
+    assert all(row.why and row.says.endswith(".") for row in ROWS.values())
+
+
+@pytest.mark.parametrize("cause", ROWS)
+def test_nothing_that_may_be_billed_is_sent_again_by_a_client(cause: str) -> None:
+    assert not resent(refusal(cause, billed=True).status)
+    assert "Retry-After" not in headers_of(refusal(cause, billed=True))
+    if cause in set(Code) and RULES[Code(cause)].billed != "no":
+        assert ROWS[cause].status == 400
+
+
+def test_what_was_not_billed_says_when_to_ask_again_or_that_it_does_not_help() -> None:
+    for code in FREE:
+        assert int(headers_of(refusal(code, billed=False))["Retry-After"]) >= 1
+    assert headers_of(refusal(Code.SERVER, billed=False, after=2.1)) == {"Retry-After": "3"}
+    for cause in (*NEVER, BUDGET):
+        assert headers_of(refusal(cause, billed=False)) == {"x-should-retry": "false"}
+    assert refusal(BUDGET, billed=False).status == 429
+
+
+def test_a_job_s_end_says_whether_something_was_billed() -> None:
+    lost = Outcome(status=Status.UNKNOWN, error_code="network", possibly_billed=1)
+    assert of_outcome(lost).code == "unknown_outcome"
+    failed = Outcome(status=Status.FAILED, error_code="server", error="500 (oops)")
+    assert (of_outcome(failed).status, of_outcome(failed).message) == (503, "The provider failed. (500 (oops))")
+    again = replace(failed, possibly_billed=1)  # an attempt before it was never answered
+    assert (of_outcome(again).status, of_outcome(again).code) == (400, "unknown_outcome")
+    paid = Outcome(status=Status.FAILED, error_code="differs", cost=Decimal("0.1"))
+    assert (of_outcome(paid).status, of_outcome(paid).code) == (400, "differs")
+    assert of_outcome(Outcome(status=Status.FAILED, error_code="moderated")).code == "content_policy_violation"
+    assert of_not_made(NotMadeError("signal", "stopped"), billed=False).status == 503
+    assert of_not_made(NotMadeError("signal", "stopped"), billed=True).code == "unknown_outcome"
+
+
+def test_what_speaks_of_the_gateway_s_keys_and_files_is_not_told() -> None:
+    for code in (Code.AUTH, Code.QUOTA, Code.REFERENCE, Code.INTERNAL):
+        assert "TUZI_KEY" not in refusal(code, "TUZI_KEY of /srv was refused", billed=False).message
+
+
+def test_a_refusal_has_the_form_of_openai() -> None:
+    error = RefusalError(429, "rate_limit_exceeded", "Slow down.", param="n", kind="requests", retry_after=0.2)
+    answer = refused(error)
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+    told_error = ErrorObject.model_validate(json.loads(str(answer.text))["error"], strict=True)
+    assert (told_error.code, told_error.param, told_error.type) == ("rate_limit_exceeded", "n", "requests")
+    assert envelope(error) == json.loads(str(answer.text))
+
+
+@given(number=st.integers(1, 10**18 - 1), extension=st.sampled_from(["png", "jpg", "webp"]))
+def test_a_name_leads_to_its_number_and_to_no_other(number: int, extension: str) -> None:
+    names = Names(SECRET)
+    name = names.name(number, extension)
+    assert names.number(name) == number
+    assert Names(b"other").number(name) is None
+    _, _, rest = name.partition("-")
+    assert names.number(f"{number + 1}-{rest}") is None
+    flipped = name.replace(rest[0], "2" if rest[0] != "2" else "3", 1) if rest[0] not in str(number) else f"x{name}"
+    assert names.number(flipped) is None
+
+
+@given(st.text())
+@settings(max_examples=40)
+def test_no_other_text_is_a_name(text: str) -> None:
+    names = Names(SECRET)
+    assert names.number(text) is None
+    assert names.number(f"1-{text}.png") is None
+    assert names.number(f"{names.name(1, 'png')}/{text}") is None
+
+
+def test_a_name_has_160_bits() -> None:
+    assert re.fullmatch(r"12-[a-z2-7]{32}\.png", Names(SECRET).name(12, "png"))
+
+
+def test_links_begin_where_the_client_found_us_or_where_we_were_told() -> None:
+    assert base_of(None, "http", "127.0.0.1:8000") == "http://127.0.0.1:8000"
+    assert base_of(None, "https", "[::1]:80") == "https://[::1]:80"
+    assert link_of(base_of("https://pics.test/x/", "http", "evil"), "1-a.png") == "https://pics.test/x/images/1-a.png"
+    for host in ("", "a b", "a/b", "a)b", "a\r\nx: y", "[", "a:b"):
+        with pytest.raises(RefusalError, match="Host"):
+            base_of(None, "http", host)
+
+
+@given(st.text(), st.text())
+def test_headers_are_ascii_whatever_they_tell(job: str, note: str) -> None:
+    headers = told(jobs=[job, "b"], cost="0.04", currency="CNY", joined=True, notes={"size": note})
+    assert set(headers) == {f"x-batchflux-{name}" for name in ("jobs", "cost", "currency", "joined", "size")}
+    for value in headers.values():
+        assert value.isascii()
+        assert value.isprintable()
+        assert value == value.strip()
+
+
+def test_headers_leave_out_what_is_not_so() -> None:
+    headers = told(jobs=["a"], cost=None, currency="CNY", joined=False, notes={})
+    assert headers == {"x-batchflux-jobs": "a"}
