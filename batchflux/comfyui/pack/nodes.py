@@ -166,7 +166,7 @@ class _Found:
 
 def _wanted(values: Values, name: str, verdict: str) -> bool:
     said = values["verdict"]
-    return fnmatchcase(name, values["ids"].strip() or "*") and said in {ANY, verdict}
+    return fnmatchcase(name, values["only"].strip() or "*") and said in {ANY, verdict}
 
 
 def from_folder(values: Values) -> list[_Found]:
@@ -214,7 +214,7 @@ async def load(values: Values) -> tuple[Any, ...]:
     (found,) = await host.until_done([source])
     if not found:
         where = values["folder"].strip() or "the gateway"
-        raise NodeError(f"Nothing in {where} is as asked: look at ids and verdict, or whether its pictures are there.")
+        raise NodeError(f"Nothing in {where} is as asked: look at only and verdict, or whether its pictures are there.")
     return (
         [pixels.tensor([one.image]) for one in found],
         [one.name for one in found],
@@ -323,7 +323,7 @@ LOAD = Node(
     says="Load pictures that batchflux made before: of an output folder, or of your calls to a gateway.",
     inputs=(
         Input("folder", "STRING", "An output folder, or its results.csv; empty: the gateway's, newest first.", ""),
-        Input("ids", "STRING", "Which ids, as mug-*.", "*"),
+        Input("only", "STRING", "Which ids, as mug-*.", "*"),
         Input("verdict", "COMBO", "What a review said of them.", ANY, VERDICTS),
         _whole("limit", "At most so many.", 16, 1, 1000),
         *_WHERE,
