@@ -219,7 +219,7 @@ def results(
 def _row(row: Known, names: Names, base: str) -> dict[str, Any]:
     asked, url = json.loads(row.spec), None
     if row.status == Status.DONE.value and row.file_name is not None:
-        url = link_of(base, names.name(row.number, PurePath(row.file_name).suffix.removeprefix(".")))
+        url = link_of(base, names.name(row.key.hex(), PurePath(row.file_name).suffix.removeprefix(".")))
     return {
         "id": row.id,
         "status": row.status,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-MODULES = ("comfy", "comfy.model_management", "comfy.utils", "comfy_api", "comfy_api.v0_0_2", "comfy_execution")
-
 
 class InterruptProcessingException(Exception):  # noqa: N818  as ComfyUI calls it
     """What ComfyUI raises in a node when a person cancels."""
@@ -131,10 +129,13 @@ class ComfyUI:
             parts["comfy_api.v0_0_2"] = {"io": _io(), "ComfyExtension": ComfyExtension}
             parts["comfy_execution"] = {"__path__": []}
             parts["comfy_execution.utils"] = {"get_executing_context": self.executing.get}
+        modules = {name: types.ModuleType(name) for name in parts}
         for name, members in parts.items():
-            module = types.ModuleType(name)
-            module.__dict__.update(members)
-            yield name, module
+            vars(modules[name]).update(members)
+            parent, _, child = name.rpartition(".")
+            if parent:
+                setattr(modules[parent], child, modules[name])
+        yield from modules.items()
 
     def _server(self) -> types.SimpleNamespace:
         def send(text: str, node_id: str, _sid: str | None = None) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+SHORTEST = 0.2  # seconds between two times that a call is sent
 PATIENCE = 600.0  # seconds that a call waits in all for a gateway that says: later, and nothing was bought
 _TIMEOUT = aiohttp.ClientTimeout(
     total=None, sock_connect=15
@@ -172,7 +173,7 @@ def _refused(status: int, headers: Mapping[str, str], raw: bytes, address: str) 
 
 def _seconds(text: str | None) -> float | None:
     """Return what a Retry-After says; None: it does not say that to ask again would help."""
-    return max(1.0, float(text)) if text is not None and text.isascii() and text.isdigit() else None
+    return max(SHORTEST, float(text)) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _mapping(raw: bytes) -> Mapping[str, Any]:
