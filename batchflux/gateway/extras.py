@@ -6,17 +6,23 @@ provider, folder or variable of this machine is looked at for it. Making it into
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from math import prod
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from batchflux.errors import Fault, ManifestError, quoted
-from batchflux.gateway.answering.links import link_of
+from batchflux.gateway.answering.links import base_of, link_of
+from batchflux.gateway.guard import CLIENT
 from batchflux.gateway.orders import RefusalError
+from batchflux.gateway.reading.bodies import parsed
 from batchflux.gateway.reading.parameters import ORDERED
 from batchflux.ledger.tables import currency, select
 from batchflux.manifest.entries import read_entries
@@ -28,6 +34,7 @@ from batchflux.manifest.reading.yaml_nodes import Items, Table, found, read_tree
 from batchflux.manifest.schema import Defaults, OutputConfig
 from batchflux.models import Reference, Status
 from batchflux.photos import Photos
+from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,12 +42,15 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.gateway.answering.links import Names
+    from batchflux.gateway.maker import Maker
     from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
     from batchflux.manifest.reading.yaml_nodes import KeyPath, Node
     from batchflux.manifest.schema import Entry
     from batchflux.models import Job
+    from batchflux.runner import Endless
 
+EXPAND, RESULTS = "/v1/batchflux/expand", "/v1/batchflux/results"
 MOST_BYTES = 1 << 20  # of a manifest
 MOST_JOBS = 1000
 MOST_TEXT = 4 << 20  # characters of all prompts together, which templates make longer than the manifest
@@ -59,6 +69,31 @@ ORDER BY calls.number DESC, call_jobs.place DESC LIMIT ?
 _NEWEST = (1 << 62, 0)
 
 
+class Extras:
+    """Both, of one run; `public_url` is what links begin with, None: the address by which the client found us."""
+
+    def __init__(self, run: Endless, maker: Maker, names: Names, public_url: str | None) -> None:
+        self._run, self._maker, self._names, self._public_url = run, maker, names, public_url
+        self._free = asyncio.Semaphore()  # templates of one manifest at a time
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        app.router.add_post(EXPAND, self._expand)
+        app.router.add_get(RESULTS, self._results)
+
+    async def _expand(self, request: web.Request) -> web.Response:
+        text = text_of(parsed(await request.read()))
+        models = {(one.model, one.provider): one.id for one in self._maker.models()}
+        async with self._free:
+            made = await asyncio.to_thread(expanded, self._run.session.manifest, capabilities(), models, text)
+        return web.json_response(made)
+
+    async def _results(self, request: web.Request) -> web.Response:
+        base = base_of(self._public_url, request.scheme, request.host)
+        read = partial(results, client=request[CLIENT].name, names=self._names, base=base, query=dict(request.query))
+        return web.json_response(await self._run.database.submit(read))
+
+
 class _Links(Photos):
     """References of jobs that come from outside: addresses of the web alone; no file is looked for."""
 
@@ -74,16 +109,16 @@ def _no_link(source: str) -> str:
 
 
 def expanded(
-    manifest: Manifest, offers: Sequence[Capabilities], models: Mapping[tuple[str, str], str], body: Any
+    manifest: Manifest, offers: Sequence[Capabilities], models: Mapping[tuple[str, str], str], text: bytes
 ) -> Any:
     """Return the calls that a client's manifest comes to, as JSON, and what they cost at most.
 
     `manifest` is the gateway's own; `models` has what clients call each model, by it and its provider. Jobs with tags
-    lose them. Blocks: it renders templates. RefusalError: with what is wrong first.
+    lose them. Blocks, since it renders templates. RefusalError: with what is wrong first.
     """
     faults = Faults(_NAME)
     try:
-        root = _tree(_text(body), faults)
+        root = _tree(text, faults)
         _allowed(root, faults)
         _raise(faults)
         entries = read_entries(root, check_sound(Defaults, _defaults(root), ("defaults",), faults)[0], faults)
@@ -99,8 +134,9 @@ def expanded(
     return {"jobs": [_call(job, models) for job in jobs], "cost": cost, "currency": manifest.currency}
 
 
-def _text(body: Any) -> bytes:
-    text = body.get("manifest") if isinstance(body, dict) else None
+def text_of(body: Mapping[str, Any]) -> bytes:
+    """Return the text of the manifest in a body; RefusalError."""
+    text = body.get("manifest")
     if not isinstance(text, str):
         raise _refused('send {"manifest": "..."}, the text of a manifest')
     data = text.encode("utf-8", "surrogatepass")
@@ -195,7 +231,7 @@ def _refused(message: str) -> RefusalError:
 
 
 def results(
-    connection: sqlite3.Connection, client: str, names: Names, base: str, query: Mapping[str, str]
+    connection: sqlite3.Connection, *, client: str, names: Names, base: str, query: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return a page of what was made for a client, the newest first, as JSON; `next` is the `after` of the next page.
 

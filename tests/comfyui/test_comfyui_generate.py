@@ -189,18 +189,19 @@ async def test_it_is_not_asked_again_where_something_may_have_been_bought(
     assert len(stand.asked) == 1
 
 
-async def test_the_same_pixels_in_another_file_are_bought_by_a_key_of_that_file(comfy: ComfyUI, stand: Stand) -> None:
-    stand.answer = lambda _: refusal(400, "idempotency_key_reused") if len(stand.asked) == 1 else None
-    made = await comfy.run(NODE, prompt="a mug", gateway=stand.url, image_1=batch(0.5))
-    first, second = (asked["key"] for asked in stand.asked)
-    assert first != second
-    assert made["cost"] == "0.04 USD"
+async def test_what_a_key_means_may_change_with_the_gateway(comfy: ComfyUI, stand: Stand) -> None:
+    given = {"prompt": "a mug", "gateway": stand.url, "image_1": batch(0.5)}
+    await comfy.run(NODE, **given)
+    first = stand.asked[0]["key"]
     stand.answer = lambda asked: refusal(400, "idempotency_key_reused") if asked["key"] == first else None
-    again = await comfy.run(NODE, prompt="a mug", gateway=stand.url, image_1=batch(0.5))
-    assert again["cost"].startswith("0 USD")
+    changed = await comfy.run(NODE, **given)
+    again = await comfy.run(NODE, **given)
+    assert (changed["cost"], again["cost"]) == ("0.04 USD", "0 USD (1 of 1 had before)")
+    assert len(stand.paid) == 2
     stand.answer = lambda _: refusal(400, "idempotency_key_reused")
-    with pytest.raises(Exception, match=r"^It is so\.$"):  # without pictures there is no other file
-        await comfy.run(NODE, prompt="a mug", gateway=stand.url)
+    with pytest.raises(Exception, match=r"^It is so\.$"):
+        await comfy.run(NODE, **given)
+    assert len({asked["key"] for asked in stand.asked}) == 8
 
 
 def _in_the_environment(monkeypatch: pytest.MonkeyPatch, _config: Path) -> None:

@@ -13,11 +13,6 @@ def key_of(**parts: Any) -> str:
     return f"comfyui-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def digest(data: bytes) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def fields_of(text: str) -> dict[str, str]:
     """Read further fields, `name: value` on each line; ValueError: one is neither that nor a comment."""
     made: dict[str, str] = {}

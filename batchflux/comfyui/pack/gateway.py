@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SHORTEST = 0.2  # seconds between two times that a call is sent
+MOST_MEANINGS = 8  # of one key
 PATIENCE = 600.0  # seconds that a call waits in all for a gateway that says: later, and nothing was bought
 _TIMEOUT = aiohttp.ClientTimeout(
     total=None, sock_connect=15
@@ -91,14 +92,20 @@ class Gateway:
         return await self.make(call, patience - wait)
 
     async def _bought(self, call: Call) -> Made:
-        try:
-            return await self._asked(call, call.key)
-        except GatewayError as error:
-            if error.code != "idempotency_key_reused" or not call.images:
-                raise
-        # The same pixels in another file: this ComfyUI encodes otherwise than the one that the key is of.
-        files = [content.digest(each) for each in call.images]
-        return await self._asked(call, content.key_of(of=call.key, files=files))
+        """Buy a picture by its key, or by the next one.
+
+        The gateway says that a key was of something else where it makes another picture of the same words today (its
+        own model is another), or where the same pixels come as another file.
+        """
+        key = call.key
+        for number in range(1, MOST_MEANINGS):
+            try:
+                return await self._asked(call, key)
+            except GatewayError as error:
+                if error.code != "idempotency_key_reused":
+                    raise
+            key = content.key_of(of=call.key, meaning=number)
+        return await self._asked(call, key)
 
     async def _asked(self, call: Call, key: str) -> Made:
         body = {"prompt": call.prompt, "n": 1, "response_format": "b64_json", **call.fields}
