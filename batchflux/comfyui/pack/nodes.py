@@ -93,13 +93,17 @@ async def _make(gateway: Gateway, calls: Sequence[Call], at_once: int) -> list[S
 
 
 def cost_of(shots: Sequence[Shot]) -> str:
-    """Say what was spent now, and how many pictures cost nothing because they were there."""
-    new = [shot.made for shot in shots if shot.made.new]
-    had = len(shots) - len(new)
-    told = [made.cost for made in new if made.cost is not None]
-    currency = next((shot.made.currency for shot in shots if shot.made.currency), "")
-    spent = f"{sum(told, Decimal(0)):f} {currency}".strip() if told or not new else "no price told"
-    return f"{spent} ({had} of {len(shots)} had before)" if had else spent
+    """Say what was spent now, and what the pictures that were there had cost."""
+    had = [shot.made for shot in shots if not shot.made.new]
+    spent = _sum([shot.made for shot in shots if shot.made.new])
+    paid = f", for {_sum(had)}" if any(made.cost is not None for made in had) else ""
+    return f"{spent} ({len(had)} of {len(shots)} had before{paid})" if had else spent
+
+
+def _sum(several: Sequence[Made]) -> str:
+    told = [made.cost for made in several if made.cost is not None]
+    currency = next((made.currency for made in several if made.currency), "")
+    return f"{sum(told, Decimal(0)):f} {currency}".strip() if told or not several else "no price told"
 
 
 async def generate(values: Values) -> tuple[Any, ...]:
