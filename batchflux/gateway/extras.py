@@ -110,7 +110,7 @@ def _no_link(source: str) -> str:
 
 def expanded(
     manifest: Manifest, offers: Sequence[Capabilities], models: Mapping[tuple[str, str], str], text: bytes
-) -> Any:
+) -> dict[str, Any]:
     """Return the calls that a client's manifest comes to, as JSON, and what they cost at most.
 
     `manifest` is the gateway's own; `models` has what clients call each model, by it and its provider. Jobs with tags
