@@ -54,7 +54,7 @@ PATIENCE = 60.0  # seconds for which a call that has not left is kept for a clie
 class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
-    `made` comes to its pictures, or to a RefusalError. `joined`: nothing was bought for who asks now.
+    `made` comes to its pictures, or to a RefusalError. `buys`: something may be bought for it now, and was not before.
     """
 
     client: Client
@@ -62,7 +62,7 @@ class Held:
     mark: str | None
     waiting: int = 0
     left: float = field(default_factory=time.monotonic)
-    joined: bool = False
+    buys: bool = False
     made: asyncio.Future[Sequence[Shot]]
 
     def wanted(self) -> bool:
@@ -134,8 +134,10 @@ class Desk:
         costs = [Decimal(shot.cost) for shot in shots if shot.cost is not None]
         return format(sum(costs), "f") if costs else None
 
-    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> Held:
-        """Return the call that an order is, or repeats; `again`: the client says that it asked before.
+    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> tuple[Held, bool]:
+        """Return the call that an order is, or repeats, and whether it is one that is being made for someone else.
+
+        `again`: the client says that it asked before.
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
@@ -144,9 +146,8 @@ class Desk:
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
             self._check_same(held.content, content)
-            held.joined = True
             self.joined += 1
-            return held
+            return held, True
         made: asyncio.Future[Sequence[Shot]] = asyncio.get_running_loop().create_future()
         held = Held(client=client, content=content, mark=mark, made=made)
         if mark is None:
@@ -155,7 +156,7 @@ class Desk:
             self._marked[client.name, mark] = held
         call = Call(0, client.name, content, mark, asked, 1, time.time())
         self._under_way(self._see_through(held, call, job, order.count, again=again))
-        return held
+        return held, False
 
     def _read(self, order: Order) -> tuple[str, Job]:
         asked = self._maker.kept(order)
@@ -193,7 +194,6 @@ class Desk:
         take = partial(self._take, job, call.client)
         if found is not None:
             self._check_same(found.content, call.content)
-            held.joined = True
             self.joined += 1
             jobs = jobs_of(found.number, found.variant, count, take)
         else:
@@ -201,7 +201,7 @@ class Desk:
             call, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         self._of_job |= dict.fromkeys((one.key for one in jobs), held)
         try:
-            ends = await asyncio.gather(*(self._made(one, new=found is None) for one in jobs))
+            ends = await asyncio.gather(*(self._made(one, held, new=found is None) for one in jobs))
         finally:
             for one in jobs:
                 self._of_job.pop(one.key, None)
@@ -229,7 +229,7 @@ class Desk:
             message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."
             raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=wait)
 
-    async def _made(self, job: Job, *, new: bool) -> Shot | RefusalError:
+    async def _made(self, job: Job, held: Held, *, new: bool) -> Shot | RefusalError:
         """Return the picture of a job, made now if it is not there; or why there is none."""
         known = None if new else await self._known(job)
         failed = known is not None and known.status == Status.FAILED
@@ -241,6 +241,7 @@ class Desk:
         if work is None:
             return self._end(job, known)
         outcome: Outcome | None = None
+        held.buys |= work.costs
         try:
             outcome = await self._run.make(work)
         except NotMadeError as error:
