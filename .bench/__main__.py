@@ -1,4 +1,4 @@
-"""`python .bench [a b c d e bytes limits polls stores soak] [--quick] [--json FILE]`, from the repository's root.
+"""`python .bench [PART ...] [--quick] [--json FILE]`, from the repository's root; without a part all of them.
 
 Each part runs us and a baseline in turn, prints a table, and adds its figures to the JSON file. Timing values are
 reported, never asserted: a benchmark fails only when it could not measure.
@@ -11,6 +11,7 @@ reported, never asserted: a benchmark fails only when it could not measure.
     limits  servers that limit in each way they do  against a bare loop and aiolimiter, on a virtual clock
     polls tasks that are polled                    against the same pictures in one call
     bytes photos and pictures in the bodies        against a bare aiohttp loop
+    gateway  a call through the gateway              against the same call made directly
     stores  pictures that are put into a bucket     against a bare aiohttp PUT
     soak  half an hour of mixed faults           its first minutes against its last
 """
@@ -35,7 +36,7 @@ from typing import Any
 from servers import nginx_program
 from tools import OUT, ROOT, BenchError, Options, say
 
-_LETTERS_AND_MORE = ("a", "b", "c", "d", "e", "bytes", "limits", "polls", "stores")
+_LETTERS_AND_MORE = ("a", "b", "c", "d", "e", "bytes", "gateway", "limits", "polls", "stores")
 PARTS = {**{part: f"part_{part}" for part in _LETTERS_AND_MORE}, "soak": "soak"}
 
 

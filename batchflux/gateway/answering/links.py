@@ -10,29 +10,33 @@ from hashlib import sha256
 from batchflux.gateway.orders import RefusalError
 
 _BYTES = 20  # of the signature: 160 bits, 32 letters of base32
-_NAME = re.compile(r"([1-9][0-9]{0,17})-([a-z2-7]{32})\.[a-z0-9]{1,5}")
+_PREFIX = 16  # hex digits of a key, by which the ledger finds it
+_NAME = re.compile(r"([0-9a-f]{16})-([a-z2-7]{32})\.[a-z0-9]{1,5}")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
 class Names:
-    """The names of pictures: a job's number, signed with a secret of the output folder."""
+    """The names of pictures: the beginning of a job's key (hex digits), and the key signed with the folder's secret."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def name(self, number: int, extension: str) -> str:
-        """Return `<number>-<signature>.<extension>`."""
-        return f"{number}-{self._signature(number)}.{extension}"
+    def name(self, key: str, extension: str) -> str:
+        """Return `<prefix>-<signature>.<extension>`."""
+        return f"{key[:_PREFIX]}-{self._signature(key)}.{extension}"
 
-    def number(self, name: str) -> int | None:
-        """Return the number that a name is of; None where it is none of ours, compared in constant time."""
+    def prefix(self, name: str) -> str | None:
+        """Return what the keys begin with that a name may be of; None where it is no name of a picture."""
         parts = _NAME.fullmatch(name)
-        number = int(parts[1]) if parts else 0
-        right = hmac.compare_digest(self._signature(number), parts[2] if parts else "")
-        return number if right else None
+        return parts[1] if parts else None
 
-    def _signature(self, number: int) -> str:
-        digest = hmac.digest(self._secret, f"batchflux gateway picture {number}".encode(), sha256)
+    def fits(self, name: str, key: str) -> bool:
+        """Whether a name is that of this key's picture, compared in constant time."""
+        parts = _NAME.fullmatch(name)
+        return parts is not None and hmac.compare_digest(self._signature(key), parts[2])
+
+    def _signature(self, key: str) -> str:
+        digest = hmac.digest(self._secret, f"batchflux gateway picture {key}".encode(), sha256)
         return base64.b32encode(digest[:_BYTES]).decode().lower()
 
 

@@ -86,29 +86,27 @@ def test_a_refusal_has_the_form_of_openai() -> None:
     assert envelope(error) == json.loads(str(answer.text))
 
 
-@given(number=st.integers(1, 10**18 - 1), extension=st.sampled_from(["png", "jpg", "webp"]))
-def test_a_name_leads_to_its_number_and_to_no_other(number: int, extension: str) -> None:
-    names = Names(SECRET)
-    name = names.name(number, extension)
-    assert names.number(name) == number
-    assert Names(b"other").number(name) is None
-    _, _, rest = name.partition("-")
-    assert names.number(f"{number + 1}-{rest}") is None
-    flipped = name.replace(rest[0], "2" if rest[0] != "2" else "3", 1) if rest[0] not in str(number) else f"x{name}"
-    assert names.number(flipped) is None
+@given(key=st.binary(min_size=32, max_size=32), other=st.binary(min_size=24, max_size=24))
+@settings(max_examples=40)
+def test_a_name_leads_to_its_key_and_to_no_other(key: bytes, other: bytes) -> None:
+    names, own = Names(SECRET), key.hex()
+    name = names.name(own, "png")
+    assert re.fullmatch(r"[0-9a-f]{16}-[a-z2-7]{32}\.png", name)  # 160 bits that nobody guesses
+    assert (names.prefix(name), names.fits(name, own)) == (own[:16], True)
+    assert not Names(b"other").fits(name, own)
+    beside = own[:16] + other.hex()  # begins alike
+    assert names.fits(name, beside) is (beside == own)
+    last = name[-5]
+    assert not names.fits(f"{name[:-5]}{'2' if last != '2' else '3'}.png", own)
 
 
 @given(st.text())
 @settings(max_examples=40)
 def test_no_other_text_is_a_name(text: str) -> None:
-    names = Names(SECRET)
-    assert names.number(text) is None
-    assert names.number(f"1-{text}.png") is None
-    assert names.number(f"{names.name(1, 'png')}/{text}") is None
-
-
-def test_a_name_has_160_bits() -> None:
-    assert re.fullmatch(r"12-[a-z2-7]{32}\.png", Names(SECRET).name(12, "png"))
+    names, key = Names(SECRET), "0" * 64
+    for other in (text, f"{key[:16]}-{text}.png", f"{names.name(key, 'png')}/{text}"):
+        assert names.prefix(other) is None
+        assert not names.fits(other, key)
 
 
 def test_links_begin_where_the_client_found_us_or_where_we_were_told() -> None:
