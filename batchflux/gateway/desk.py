@@ -185,7 +185,7 @@ class Desk:
 
     async def _shots(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> Sequence[Shot]:
         """Make a call's pictures, or find them; RefusalError: there is none."""
-        found = await self._run.database.submit(partial(self._before, call, again=again))
+        found = await self._run.database.submit(partial(self._before, call=call, again=again))
         take = partial(self._take, job, call.client)
         if found is not None:
             self._check_same(found.content, call.content)

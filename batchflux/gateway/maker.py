@@ -38,7 +38,7 @@ _HEAD = 64  # bytes that tell what kind of picture a file is
 
 
 class Model(NamedTuple):
-    """What can be asked for by `id`: a provider's model. `price` reads as a decimal number, None where none is known."""
+    """What can be asked for by `id`: a provider's model, and its price as a decimal number, where one is known."""
 
     id: str
     model: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.folders.pictures import Whence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.runner import Endless
 
-_SECRET = "gateway_secret"  # note of a folder: what signs the names of pictures
+_SIGNED_BY = "gateway_names"  # note of a folder: what signs the names of pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             names = Names(await run.database.submit(_secret))
             spent = await run.database.submit(spent_by_client)
             whence = await run.database.submit(Whence.of)
-            pictures = Pictures(names, run, replace(whence, base=str(manifest.base)), options.run.environ)
+            pictures = Pictures(names, run, whence._replace(base=str(manifest.base)), options.run.environ)
             accounts = Accounts(spent, manifest.currency)
             desk.open(run, Maker(manifest, run.session.books.photos), names, accounts)
             guard = Guard(options.keys, bound.hosts, origins)
@@ -87,8 +87,8 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
 
 def _secret(connection: sqlite3.Connection) -> bytes:
     """Return what signs the names of the folder's pictures, made when it is first needed."""
-    known = get_meta(connection, _SECRET)
+    known = get_meta(connection, _SIGNED_BY)
     if known is None:
         known = secrets.token_hex(32)
-        set_meta(connection, _SECRET, known)
+        set_meta(connection, _SIGNED_BY, known)
     return bytes.fromhex(known)

@@ -13,6 +13,7 @@ from aiohttp import web
 from batchflux.gateway.answering import headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
+from batchflux.gateway.forms import parts_of
 from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
@@ -91,7 +92,7 @@ class Server:
         if request.content_type == "application/json":
             order, form = orders.edit_json(bodies.parsed(await request.read()))
         else:
-            order, form = orders.edit_form(await _parts(request))
+            order, form = orders.edit_form(parts_of(request.headers["Content-Type"], await request.read()))
         return await self._images(request, order, form, edit=True)
 
     async def _images(self, request: web.Request, order: Order, form: Form, *, edit: bool) -> web.StreamResponse:
@@ -163,20 +164,3 @@ def _waiting(held: Held) -> Iterator[None]:
     finally:
         held.waiting -= 1
         held.left = time.monotonic()
-
-
-async def _parts(request: web.Request) -> list[orders.Part]:
-    """Return the parts of a form."""
-    made = []
-    try:
-        async for part in await request.multipart():
-            if not hasattr(part, "name"):
-                raise bodies.refused(
-                    None, "A part of the form is a form itself; send each picture as a part.", "invalid_form"
-                )
-            made.append(
-                orders.Part(name=part.name or "", data=bytes(await part.read(decode=True)), filename=part.filename)
-            )
-    except (ValueError, AssertionError, RuntimeError):
-        raise bodies.refused(None, "The form is garbled or cut off.", "invalid_form") from None
-    return made
