@@ -33,6 +33,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "reconcile": ("books", "Compare an output folder's attempts with the provider's own books; changes nothing."),
     "prune": ("folder", "List pictures of jobs that are no longer listed, and set them aside."),
     "recipe": ("recipe", "Print what runs a manifest every night: cron, systemd, docker, kubernetes and others."),
+    "gateway": ("shells.gateway", "Serve OpenAI's images and chat API over a manifest's providers, for chat shells."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
     "gateway-key": ("serving", "Make a key for a client of the gateway, with a budget and a rate of its own."),
     "schema": ("init", "Print the manifest's JSON Schema, for editors."),

@@ -25,7 +25,7 @@ from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from decimal import Decimal
 
     from batchflux.manifest import Manifest, ProviderConfig
@@ -49,7 +49,7 @@ MEANINGS = {
 }
 
 
-OPTIONS = (  # that `plan` and `run` share
+CHANGES = (  # of a manifest, by whatever command that works on one
     click.argument("path", metavar="MANIFEST", type=click.Path()),
     click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir."),
     click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free."),
@@ -60,14 +60,17 @@ OPTIONS = (  # that `plan` and `run` share
         type=click.Path(),
         help="Look keys and ${NAME} up in FILE, too: NAME=value a line.",
     ),
+    click.option("--concurrency", metavar="N", help="Short for --set limits.concurrency=N."),
+    click.option("--rate", metavar="N/min", help="Short for --set limits.rate=N/min."),
+    click.option("--budget", metavar="AMOUNT", help="Short for --set limits.budget=AMOUNT."),
+)
+OPTIONS = (  # that `plan` and `run` share
+    *CHANGES,
     click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs."),
     click.option(
         "--sample", type=click.IntRange(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."
     ),
-    click.option("--concurrency", metavar="N", help="Short for --set limits.concurrency=N."),
-    click.option("--rate", metavar="N/min", help="Short for --set limits.rate=N/min."),
-    click.option("--budget", metavar="AMOUNT", help="Short for --set limits.budget=AMOUNT."),
     click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review."),
     click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first."),
     click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs."),
@@ -102,8 +105,22 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
             raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")
         return function(load=load, selection=Selection(**chosen), **given)
 
-    command: Callable[..., Any] = wrapper
-    for option in reversed(OPTIONS):
+    return _with(OPTIONS, wrapper)
+
+
+def serving_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MANIFEST and what changes it; the command gets `load: Callable[..., Manifest]`."""
+
+    @wraps(function)
+    def wrapper(**given: Any) -> Any:
+        load = loading(given)
+        return function(load=load, **given)
+
+    return _with(CHANGES, wrapper)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
 

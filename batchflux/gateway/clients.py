@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from batchflux.engine.budget import UNBOUND, Ceiling
+from batchflux.engine.budget import UNBOUND, Ceiling, Purse
 from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.ledger.tables import nanos
 from batchflux.manifest import kinds
@@ -202,43 +202,6 @@ class ClientKeys:
         raise ManifestError([Fault(file=str(self.path), line=None, where="", message=message)])
 
 
-class Purse:
-    """A client's money in nanounits: what it `spent`, by all runs, and what is reserved for each of its jobs.
-
-    Spent and reserved are never together over the budget: what a request may cost is reserved before it leaves.
-    """
-
-    def __init__(self, spent: int = 0, budget: Ceiling = UNBOUND) -> None:
-        self.spent, self.budget = spent, budget
-        self._reserved: dict[str, int] = {}
-
-    @property
-    def reserved(self) -> int:
-        """What all jobs that are out may cost."""
-        return sum(self._reserved.values())
-
-    def allows(self, price: int) -> bool:
-        """Whether so much may be spent beside what is spent and reserved."""
-        return self.budget.allows(self.spent + self.reserved + price)
-
-    def reserve(self, job: str, price: int) -> bool:
-        """Reserve the price of an attempt of a job, beside what is reserved for it; False: the budget has no room."""
-        allowed = self.allows(price)
-        if allowed:
-            self._reserved[job] = self._reserved.get(job, 0) + price
-        return allowed
-
-    def take_up(self, job: str, amount: int) -> None:
-        """Count what an earlier run spent on a job that is still out as reserved."""
-        self.spent -= amount
-        self._reserved[job] = self._reserved.get(job, 0) + amount
-
-    def settle(self, job: str, cost: int) -> None:
-        """End a job's reservation: it did cost so much in all, or may have. KeyError: nothing is reserved for it."""
-        del self._reserved[job]
-        self.spent += cost
-
-
 class Pace:
     """A client's rate: no window holds more calls than it says, and so many may come at once.
 
@@ -279,9 +242,9 @@ class Accounts:
 
     def purse(self, client: Client) -> Purse:
         """Return a client's purse, with the budget that it has by now."""
-        made = self._purses.setdefault(client.name, Purse(self._spent.get(client.name, 0)))
+        made = self._purses.setdefault(client.name, Purse(spent=self._spent.get(client.name, 0)))
         budget = client.budget
-        made.budget = UNBOUND if budget is None else Ceiling(nanos(budget), f"{budget} {self._currency}")
+        made.retune(UNBOUND if budget is None else Ceiling(nanos(budget), f"{budget} {self._currency}"))
         return made
 
     def pace(self, client: Client) -> Pace:

@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from contextlib import contextmanager
 from traceback import extract_tb
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from batchflux.errors import UsageError, quoted
+from batchflux.gateway.answering.send import refused
 from batchflux.gateway.clients import LOCAL, Client, ClientKeys
 from batchflux.gateway.orders import RefusalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from aiohttp.typedefs import Handler
 
@@ -39,7 +38,10 @@ MAX_BODY = 64 << 20  # bytes
 MOST_HELD = 512 << 20  # bytes of all bodies that are being answered
 BODY_SECONDS = 120.0  # that a body may take
 HEALTH, IMAGES, METRICS = "/health", "/images/", "/metrics"
-_BODIES = frozenset({"application/json", "multipart/form-data"})
+MOST_VALUES = 200_000  # of a JSON body: each of them takes 30 times its bytes in memory
+_VALUES = (b",", b"[", b"{")  # none of which is in base64
+_JSON = "application/json"
+_BODIES = frozenset({_JSON, "multipart/form-data"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
@@ -159,7 +161,7 @@ class Guard:
         length = request.content_length
         size = MAX_BODY if length is None else length
         if size > MAX_BODY:
-            raise _refused(web.HTTPRequestEntityTooLarge(MAX_BODY, size))
+            raise _of_aiohttp(web.HTTPRequestEntityTooLarge(MAX_BODY, size))
         if self._held + size > MOST_HELD:
             message = "Too many large requests are under way; nothing was bought, ask again."
             raise RefusalError(503, "overloaded", message, kind="server_error", retry_after=2.0)
@@ -211,6 +213,9 @@ async def _read(request: web.Request) -> None:
         raise RefusalError(408, "request_too_slow", f"The body took longer than {BODY_SECONDS:g} s.") from None
     except (web.RequestPayloadError, OSError):
         raise RefusalError(400, "broken_body", "The body was cut off, or is garbled.") from None
+    if request.content_type == _JSON and sum(map((await request.read()).count, _VALUES)) > MOST_VALUES:
+        message = f"The body has more than {MOST_VALUES:,} values: pictures go in as base64, and prompts as one text."
+        raise RefusalError(400, "too_many_values", message)
 
 
 @web.middleware
@@ -223,16 +228,18 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RefusalError as error:
-        return answer_of(error)
+        return refused(error)
     except web.HTTPException as error:
         if error.status < web.HTTPBadRequest.status_code:
             raise
-        return answer_of(_refused(error), {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        answer = refused(_of_aiohttp(error))
+        answer.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        return answer
     except Exception as error:  # noqa: BLE001  the last that can say so in the shape that clients read
         _log(request, error)
         if _BEGUN in request:  # half an answer must not look whole
             raise ConnectionAbortedError from None
-        return answer_of(_OF_OURS["POST" if request.method == "POST" else "GET"])
+        return refused(_OF_OURS["POST" if request.method == "POST" else "GET"])
 
 
 def _log(request: web.Request, error: Exception) -> None:
@@ -241,14 +248,7 @@ def _log(request: web.Request, error: Exception) -> None:
     _LOGGER.error("%s while answering a %s: %s", type(error).__name__, request.method, where)
 
 
-def _refused(error: web.HTTPException) -> RefusalError:
+def _of_aiohttp(error: web.HTTPException) -> RefusalError:
     """Return a refusal of aiohttp's own as one of ours."""
     code, says = _SAID.get(error.status, ("bad_request", error.text or error.reason))
     return RefusalError(error.status, code, says)
-
-
-def answer_of(error: RefusalError, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
-    """Return a refusal as OpenAI's API writes one."""
-    body = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-    more = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
-    return web.json_response({"error": body}, status=error.status, headers={**headers, **more})

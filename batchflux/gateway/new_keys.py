@@ -8,7 +8,6 @@ import re
 import secrets
 import stat
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -71,8 +70,7 @@ def _entry(client: Client, key: str) -> list[str]:
     if client.budget is not None:
         lines.append(f"  budget: {client.budget:f}")
     if client.rate is not None:
-        unit = {1.0: "s", 60.0: "min", 3600.0: "h"}[client.rate.seconds]
-        lines.append(f"  rate: {Decimal(str(client.rate.count)).normalize():f}/{unit}")
+        lines.append(f"  rate: {client.rate}")
     return [*lines, "  metrics: true"] if client.metrics else lines
 
 

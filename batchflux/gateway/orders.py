@@ -35,9 +35,13 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture that came with a request: an http(s) address, or bytes as they came; one of both is set."""
+    """A picture that came with a request: an http(s) address, or bytes as they came; one of all is set.
+
+    `path` is a file of the output folder: a picture of ours, to which a link led.
+    """
 
     url: str | None = None
+    path: str | None = None
     data: bytes | None = field(default=None, repr=False)
 
 

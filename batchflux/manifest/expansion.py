@@ -263,33 +263,19 @@ class Expansion:
         """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
         if mask := values.get("mask"):
             values["mask"] = self._referenced(mask)
-        said = values.get("provider")
         try:
-            offers = self._makers.choose(values, says_so=self._plan.entry.names_provider)
-        except ValueError as error:
-            self._once("provider", str(said), str(error), values)
-            return None
-        provider, given = offers.provider, values["options"]
-        values["model"] = values.get("model") or provider.model
-        values["variant"] = values.get("variant") or 1
-        wanted = values.get("style") or provider.style
-        try:
-            offer = offers.choose(wanted, values["model"], values["images"])
-        except ValueError as error:
-            self._once("style", wanted, str(error), values)
-            return None
-        try:
-            values["options"] = offers.options(offer, given)
+            carried = self._makers.carried(values, says_so=self._plan.entry.names_provider)
         except FieldError as error:
-            self._fail(error.key, error, variables)
+            if error.kind is None:
+                self._fail(error.key, error, variables)
+            else:
+                self._once(error.key, error.kind, str(error), values)
             return None
-        values["style"] = offer.style
-        values["dropped"] = offers.dropped(offer, values)
-        values["key"] = key_of(values, api_in_keys(provider))
-        self._twin = self._key_by(offers, offers.other(offer, wanted, values["images"]), values)
-        for name, message in offers.refusals(offer, values, wanted):
-            self._once(name, f"{values['model']} {offer.style} {provider.name}", message, values)
-        values["fallbacks"] = self._makers.fallbacks(values, given)
+        offers, offer = carried.offers, carried.offer
+        values["key"] = key_of(values, api_in_keys(offers.provider))
+        self._twin = self._key_by(offers, offers.other(offer, carried.wanted, values["images"]), values)
+        for name, message in carried.refusals(values):
+            self._once(name, f"{values['model']} {offer.style} {offers.provider.name}", message, values)
         return self._identified(values, variables, prompt, images)
 
     def _key_by(self, offers: Offers, offer: Capabilities | None, values: dict[str, Any]) -> str | None:

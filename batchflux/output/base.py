@@ -21,6 +21,7 @@ REPORT = "report.html"
 METADATA = "metadata.jsonl"
 CARD = "README.md"
 IMAGES = "images"
+UPLOADS = "uploads"  # pictures that a gateway's clients sent, named by their bytes
 REJECTED = "rejected"  # whole pictures that are not as ordered, or whose place is taken; never written over
 ANSWERS = "answers"  # what an API answered, where no picture was found in it
 THUMBS = "thumbs"

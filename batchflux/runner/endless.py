@@ -80,19 +80,24 @@ class Endless(Watcher):
         """Return what requests wait for, None while they leave as they should."""
         return None if self._progress is None else self._progress.waiting()
 
-    def price_of(self, job: Job) -> int:
-        """Return the most that a job may cost, in nanounits."""
-        return 0 if self._engine is None else self._engine.rules.services.of(job).most_of(job)
-
-    def affords(self, job: Job) -> bool:
-        """Whether the budget, and the job's payer, have its price now."""
-        return self._engine is None or self._engine.rules.budget_of(job).allows(self.price_of(job))
+    def affords(self, job: Job, count: int = 1) -> bool:
+        """Whether the budget, and the job's payer, have the price of so many like it now."""
+        if self._engine is None:
+            return True  # each request asks again, when it is about to leave
+        rules = self._engine.rules
+        return rules.budget_of(job).allows(rules.services.of(job).most_of(job) * count)
 
     def stop(self, reason: StopRun) -> None:
         """Begin no more; what is under way finishes."""
         self._stopped = True
         self.session.gate.close(reason)
         self._came.set()
+
+    async def drained(self) -> None:
+        """Begin no more, and wait until what is under way is in."""
+        self.stop(StopRun(SIGNAL, "The gateway is stopping."))
+        if self.task is not None:
+            await asyncio.wait([self.task])
 
     async def take(self) -> Work | None:
         """Source: return the next job, None when the gate is closed."""
@@ -233,7 +238,7 @@ async def endless(
         try:
             async with session.monitor.kept():
                 yield run
-                run.stop(StopRun(SIGNAL, "The gateway is stopping."))
+                await run.drained()
                 await serving
                 await run.close()
         finally:

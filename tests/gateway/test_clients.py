@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.engine.budget import Ceiling
+from batchflux.engine.budget import Budget, Purse
+from batchflux.engine.shutdown import Gate
 from batchflux.errors import ManifestError
 from batchflux.gateway import clients as module
-from batchflux.gateway.clients import Accounts, Client, ClientKeys, Pace, Purse, digest_of, read_clients
+from batchflux.gateway.clients import Accounts, Client, ClientKeys, Pace, digest_of, read_clients
 from batchflux.manifest.reading.values import Rate
 
 if TYPE_CHECKING:
@@ -150,53 +151,6 @@ def test_a_file_is_read_again_and_one_with_faults_changes_nothing(tmp_path: Path
     assert keys.find(KEY) is None
 
 
-class TestPurse:
-    def test_spent_and_reserved_never_pass_the_budget(self) -> None:
-        purse = Purse(spent=30, budget=Ceiling(100))
-        assert purse.reserve("a", 40)
-        assert not purse.reserve("b", 31)
-        assert purse.reserve("b", 30)
-        assert not purse.allows(1)
-        assert purse.allows(0)
-        purse.settle("a", 0)
-        assert (purse.spent, purse.reserved) == (30, 30)
-        assert purse.reserve("b", 40), "a second attempt of the same job"
-        purse.settle("b", 70)
-        assert (purse.spent, purse.reserved) == (100, 0)
-        assert not purse.reserve("c", 1)
-
-    def test_what_an_earlier_run_has_out_is_reserved(self) -> None:
-        purse = Purse(spent=100, budget=Ceiling(100))
-        purse.take_up("a", 40)
-        assert (purse.spent, purse.reserved) == (60, 40)
-        assert not purse.allows(1)
-        purse.settle("a", 0)
-        assert purse.reserve("b", 40)
-
-    def test_a_reservation_ends_once(self) -> None:
-        purse = Purse()
-        purse.reserve("a", 40)
-        purse.settle("a", 40)
-        with pytest.raises(KeyError):
-            purse.settle("a", 40)
-        assert purse.spent == 40
-
-    @given(
-        st.integers(0, 60),
-        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.booleans()), max_size=60),
-    )
-    def test_whatever_is_asked_it_is_never_over(self, spent: int, steps: list[tuple[str, int, bool]]) -> None:
-        purse, held = Purse(spent=spent, budget=Ceiling(100)), dict.fromkeys("abc", 0)
-        for job, amount, ends in steps:
-            if ends and held[job]:
-                purse.settle(job, min(amount, held[job]))
-                held[job] = 0
-            elif purse.reserve(job, amount):
-                held[job] += amount
-            assert purse.spent + purse.reserved <= 100
-            assert purse.reserved == sum(held.values())
-
-
 class TestPace:
     def test_so_many_at_once_and_then_in_their_time(self) -> None:
         pace = Pace(Rate(count=3, seconds=60))
@@ -236,15 +190,19 @@ class TestPace:
 
 def test_accounts_go_on_when_a_client_gets_other_bounds() -> None:
     accounts = Accounts({"a": 5_000_000_000}, "CNY")
+    budget = Budget(spent=5_000_000_000, gate=Gate())
+
+    def purse(client: Client) -> Purse:
+        return accounts.purse(client).of(budget)
+
     client = Client(name="a", budget=Decimal(10), rate=Rate(count=1, seconds=60))
-    assert accounts.purse(client).reserve("job", 5_000_000_000)
-    assert not accounts.purse(client).allows(1)
+    assert purse(client).try_reserve(5_000_000_000)
+    assert not purse(client).allows(1)
     assert accounts.pace(client).admit(0.0) == 0
     assert accounts.pace(client).admit(1.0) == 59
     more = Client(name="a", budget=Decimal(20), rate=Rate(count=2, seconds=60))
-    assert accounts.purse(more).allows(10_000_000_000)
-    assert not accounts.purse(more).allows(10_000_000_001)
-    assert accounts.purse(more).budget.label == "20 CNY"
+    assert purse(more).allows(10_000_000_000)
+    assert not purse(more).allows(10_000_000_001)
     assert accounts.pace(more).admit(2.0) == 0
     assert accounts.pace(more).admit(3.0) == 57
-    assert accounts.purse(Client(name="b")).allows(10**20)
+    assert purse(Client(name="b")).allows(10**20)

@@ -417,6 +417,13 @@ class TestBodies:
             assert (await door.code(data=io.BytesIO(bytes(100)), headers=sent))[0] == 200
             assert (await door.code("/v1/broken", data=io.BytesIO(bytes(100)), headers=sent))[0] == 400
 
+    @pytest.mark.parametrize("value", [b"[]", b"0", b"{}", b'"",""'])
+    async def test_a_body_of_very_many_values_is_not_unpacked(self, door: Door, value: bytes) -> None:
+        """It would take 30 times its bytes in memory."""
+        body = b"[" + b",".join([value] * (module.MOST_VALUES // 2)) + b"]"
+        sent = {"Content-Type": "application/json"}
+        assert await door.code(data=io.BytesIO(body * 3), headers=sent) == (400, "too_many_values")
+
     async def test_a_body_that_comes_drop_by_drop_is_given_up(
         self, door: Door, monkeypatch: pytest.MonkeyPatch
     ) -> None:

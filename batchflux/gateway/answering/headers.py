@@ -23,7 +23,12 @@ def told(
     values = {"jobs": ", ".join(jobs)}
     values |= {} if cost is None else {"cost": cost, "currency": currency}
     values |= {"joined": "true"} if joined else {}
-    return {PREFIX + name: _clean(value) for name, value in {**notes, **values}.items()}
+    return noted({**notes, **values})
+
+
+def noted(notes: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of what is told of an order before it is made."""
+    return {PREFIX + name: _clean(value) for name, value in notes.items()}
 
 
 def _clean(value: str) -> str:

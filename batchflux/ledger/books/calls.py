@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchflux.models import Status
+from batchflux.ledger.books.mirrored import NAME_THERE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -131,14 +131,20 @@ def spent_by_client(connection: sqlite3.Connection) -> dict[str, int]:
     return {client: int(amount) for client, amount in connection.execute(_SPENT)}
 
 
-def number_of(connection: sqlite3.Connection, key: str) -> int | None:
-    """Return the number of the job of a key, None when the ledger has none."""
-    row = connection.execute("SELECT number FROM jobs WHERE key = ?", (bytes.fromhex(key),)).fetchone()
-    return None if row is None else int(row[0])
+class Made(NamedTuple):
+    """A picture of a call: the key of its job, its file and bytes, and the name that it has in the mirror, if any."""
+
+    key: str
+    file_name: str
+    sha256: str
+    mirrored: str | None
 
 
-def picture_of(connection: sqlite3.Connection, number: int) -> tuple[str, str] | None:
-    """Return the file name and the digest of the picture of the job of this number, None when it has none."""
-    query = "SELECT file_name, sha256 FROM jobs WHERE number = ? AND status = ?"
-    row = connection.execute(query, (number, Status.DONE.value)).fetchone()
-    return None if row is None or row[0] is None else (str(row[0]), str(row[1]))
+def pictures_by_prefix(connection: sqlite3.Connection, prefix: str) -> list[Made]:
+    """Return the pictures of calls whose job's key begins with these hex digits (an even number of them)."""
+    first = bytes.fromhex(prefix)
+    query = (
+        f"SELECT lower(hex(key)), file_name, sha256, {NAME_THERE} FROM jobs WHERE key BETWEEN ? AND ?"  # noqa: S608  constants
+        " AND status = 'done' AND file_name IS NOT NULL AND key IN (SELECT job FROM call_jobs)"
+    )
+    return [Made._make(row) for row in connection.execute(query, (first, first.ljust(32, b"\xff")))]

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import quoted
 from batchflux.manifest.providers.config import SIMULATOR
 from batchflux.manifest.providers.offers import Offers
-from batchflux.manifest.reading.diagnostics import nearest
+from batchflux.manifest.reading.diagnostics import FieldError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.providers.offers import Pairs
     from batchflux.manifest.providers.settings import ProviderConfig
     from batchflux.manifest.schema import Manifest
     from batchflux.models import Job, Way
+
+
+class Carried(NamedTuple):
+    """Who makes a job, and by what; `wanted` is the style that was asked for."""
+
+    offers: Offers
+    offer: Capabilities
+    wanted: str
+
+    def refusals(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield each field that cannot be as it is, with the reason and the remedy."""
+        return self.offers.refusals(self.offer, values, self.wanted)
 
 
 class Makers:
@@ -42,6 +54,29 @@ class Makers:
         values["key_provider"] = name if says_so and said else None
         values["provider"] = manifest.provider.name if manifest.chosen else name
         return self._by_name[values["provider"]]
+
+    def carried(self, values: dict[str, Any], *, says_so: bool) -> Carried:
+        """See who makes a job, by which style, and what of it travels; note it in its values, where it is given.
+
+        Raises FieldError: a field names what nobody has, or cannot be carried by anybody. For `says_so` see `choose`.
+        """
+        said, given = values.get("provider"), values["options"]
+        try:
+            offers = self.choose(values, says_so=says_so)
+        except ValueError as error:
+            raise FieldError("provider", str(error), kind=str(said)) from None
+        values["model"] = values.get("model") or offers.provider.model
+        values["variant"] = values.get("variant") or 1
+        wanted = values.get("style") or offers.provider.style
+        try:
+            offer = offers.choose(wanted, values["model"], values["images"])
+        except ValueError as error:
+            raise FieldError("style", str(error), kind=wanted) from None
+        values["options"] = offers.options(offer, given)
+        values["style"] = offer.style
+        values["dropped"] = offers.dropped(offer, values)
+        values["fallbacks"] = self.fallbacks(values, given)
+        return Carried(offers, offer, wanted)
 
     def fallbacks(self, values: Mapping[str, Any], given: Pairs) -> tuple[Way, ...]:
         """Return how others make a job when its provider cannot; not one that says who does.

@@ -79,12 +79,16 @@ def key_names(model: type[BaseModel]) -> list[str]:
 
 
 class FieldError(ValueError):
-    """What is wrong with a field of a job; `key` says which. `shared`: one change of the entry mends all its jobs."""
+    """What is wrong with a field of a job; `key` says which. `shared`: one change of the entry mends all its jobs.
 
-    def __init__(self, key: str, message: str, *, shared: bool = False) -> None:
+    `kind` is the value that is at fault, where all jobs that have it share the fault; None: it is this job's.
+    """
+
+    def __init__(self, key: str, message: str, *, shared: bool = False, kind: str | None = None) -> None:
         super().__init__(message)
         self.key = key
         self.shared = shared
+        self.kind = kind
 
 
 class Causes:

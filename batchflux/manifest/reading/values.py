@@ -51,6 +51,7 @@ _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _SIZE = re.compile(rf"({_NUMBER}) ?(B|KB|MB|GB)?")
 _MONEY = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}  # by a unit's first letter
+_UNITS = {1.0: "s", 60.0: "min", 3600.0: "h"}
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 _MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
@@ -174,6 +175,9 @@ class Rate:
 
     count: float
     seconds: float
+
+    def __str__(self) -> str:
+        return f"{Decimal(str(self.count)).normalize():f}/{_UNITS[self.seconds]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

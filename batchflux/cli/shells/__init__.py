@@ -1,0 +1,1 @@
+"""The commands for shells that people make pictures in: chats and ComfyUI."""

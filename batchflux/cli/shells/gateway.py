@@ -1,0 +1,79 @@
+"""`batchflux gateway`: serves OpenAI's API over a manifest's providers until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import uvloop
+
+from batchflux.cli.manifest import serving_options
+from batchflux.gateway.clients import ClientKeys
+from batchflux.gateway.running import GatewayOptions
+from batchflux.gateway.running import gateway as served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.manifest import Manifest
+
+_tell = partial(click.echo, err=True)
+
+
+@click.command("gateway")
+@serving_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; this machine only.")
+@click.option("--port", default=8790, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--client-keys",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Let in who has one of these keys only, each with a budget and a rate: batchflux gateway-key makes them.",
+)
+@click.option(
+    "--public-url", metavar="URL", help="What links to pictures begin with, where clients come by another way."
+)
+@click.option("--allow-origin", metavar="URL", multiple=True, help="A site whose pages may call from a browser.")
+def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given: Any) -> None:
+    """Serve OpenAI's images and chat API over the providers of MANIFEST, until Ctrl-C.
+
+    Each call is one job of an endless run in the manifest's output folder: its limits, budget and fallbacks hold, and
+    status, report and review show it. The jobs that MANIFEST lists, if any, are not run. The base URL is printed to
+    stdout. SIGHUP reads the client keys again.
+    """
+    manifest = load(served=True)
+    keys = None if client_keys is None else ClientKeys(client_keys)
+    options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), **given)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(manifest, options))
+
+
+async def _serve(manifest: Manifest, options: GatewayOptions) -> None:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    serving = asyncio.current_task()
+
+    def stop() -> None:
+        if stopped.is_set() and serving is not None:
+            serving.cancel()
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    if (keys := options.keys) is not None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: _tell(keys.reload()))
+    try:
+        async with served(manifest, options) as running:
+            click.echo(f"{running.bound.url}/v1")
+            if running.bound.opens is not None:
+                _tell(running.bound.opens)
+            _tell(f"Gateway of {manifest.display} into {manifest.output.dir}. Stop with Ctrl-C.")
+            ended = asyncio.create_task(running.ended())
+            stopping = asyncio.create_task(stopped.wait())
+            await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
+            _tell("Stopping: what is under way is finished and kept; Ctrl-C again stops at once.")
+    except asyncio.CancelledError:
+        _tell("Stopped at once: what was under way may have been billed; it is on record.")

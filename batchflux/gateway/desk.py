@@ -1,0 +1,316 @@
+"""Takes orders: joins one to the call that it repeats, or begins a call; sees each call through, whoever still waits.
+
+Who asks the same again may be a person who wants another picture, or a client that lost the answer. So an order joins
+a call: by the client's own mark for it (`Idempotency-Key`), for ever; while the same is being made; and, where the
+client says that it asks again (`x-stainless-retry-count`), the last of the same that began not long ago. Any other is a
+call of its own, for the next variant of its content. A call is on record before its jobs leave, so that all of this
+holds after a crash, too. What was never sent, or cost nothing and may work now, is tried again for who joins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import mimetypes
+import time
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from batchflux.engine.shutdown import BUDGET
+from batchflux.errors import RULES, Code, StorageError
+from batchflux.gateway.answering import errors
+from batchflux.gateway.clients import LOCAL
+from batchflux.gateway.maker import CLIENT
+from batchflux.gateway.orders import RefusalError, Shot
+from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
+from batchflux.ledger.means import exists_in
+from batchflux.ledger.reconcile import Selection, work_for
+from batchflux.ledger.tables import currency, known_by_key
+from batchflux.models import Status
+from batchflux.runner import NotMadeError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Coroutine, Sequence
+    from pathlib import Path
+
+    from batchflux.engine.budget import Purse
+    from batchflux.gateway.answering.links import Names
+    from batchflux.gateway.clients import Accounts, Client, ClientKeys
+    from batchflux.gateway.maker import Maker, Model
+    from batchflux.gateway.orders import Order
+    from batchflux.ledger.tables import Known
+    from batchflux.models import Job, Outcome
+    from batchflux.runner import Endless
+
+ASKS_AGAIN = 3600.0  # seconds since a call began in which a client's retry is of it; SDKs wait 600 s, some more
+PATIENCE = 60.0  # seconds for which a call that has not left is kept for a client that has gone
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Held:
+    """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
+
+    `made` comes to its pictures, or to a RefusalError. `joined`: nothing was bought for who asks now.
+    """
+
+    client: Client
+    content: bytes
+    mark: str | None
+    waiting: int = 0
+    left: float = field(default_factory=time.monotonic)
+    joined: bool = False
+    made: asyncio.Future[Sequence[Shot]]
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for it, or may come back for it."""
+        return self.waiting > 0 or time.monotonic() - self.left < PATIENCE
+
+
+class Desk:
+    """The desk of a gateway. `run` makes its jobs; it asks here who pays, and what is still wanted.
+
+    `keys` are the clients', None where there are none.
+    """
+
+    def __init__(self, keys: ClientKeys | None) -> None:
+        self._keys = keys
+        self._held: dict[tuple[str, bytes], Held] = {}  # by content, without marks
+        self._marked: dict[tuple[str, str], Held] = {}
+        self._of_job: dict[str, Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.joined = 0
+
+    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts) -> None:
+        """Begin with a run, and take up what was left of earlier ones: nothing of it costs anything."""
+        self._run, self._maker, self._names, self._accounts = run, maker, names, accounts
+        self._exists = exists_in(run.session.manifest)
+        self._under_way(self._taken_up())
+
+    def purse_of(self, job: Job) -> Purse:
+        """Return who pays for a job."""
+        return self._accounts.purse(self._client(dict(job.tags).get(CLIENT, "")))
+
+    def admits(self, job: Job) -> bool:
+        """Whether a job's next request may leave: somebody waits for it, or may come back."""
+        held = self._of_job.get(job.key)
+        return held is None or held.wanted()
+
+    def _client(self, name: str) -> Client:
+        clients = () if self._keys is None else self._keys.clients
+        return next((client for client in clients if client.name == name), replace(LOCAL, name=name))
+
+    @property
+    def works(self) -> bool:
+        """Whether orders are carried out."""
+        return self._run.task is not None and not self._run.task.done()
+
+    @property
+    def folder(self) -> Path:
+        """Where all is kept."""
+        return self._run.session.folder
+
+    @property
+    def currency(self) -> str:
+        """Of all money here."""
+        return self._run.session.manifest.currency
+
+    def models(self) -> list[Model]:
+        """Return what can be asked for."""
+        return self._maker.models()
+
+    def doing(self) -> str:
+        """Say in few words what is waited for."""
+        return self._run.waiting() or "making the picture"
+
+    def cost(self, shots: Sequence[Shot]) -> str | None:
+        """Return what pictures cost in all; None where nothing does."""
+        costs = [Decimal(shot.cost) for shot in shots if shot.cost is not None]
+        return format(sum(costs), "f") if costs else None
+
+    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> Held:
+        """Return the call that an order is, or repeats; `again`: the client says that it asked before.
+
+        Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
+        """
+        asked, job = await asyncio.to_thread(self._read, order)
+        content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
+        held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
+        if held is not None:
+            self._check_same(held.content, content)
+            held.joined = True
+            self.joined += 1
+            return held
+        made: asyncio.Future[Sequence[Shot]] = asyncio.get_running_loop().create_future()
+        held = Held(client=client, content=content, mark=mark, made=made)
+        if mark is None:
+            self._held[client.name, content] = held
+        else:
+            self._marked[client.name, mark] = held
+        call = Call(0, client.name, content, mark, asked, 1, time.time())
+        self._under_way(self._see_through(held, call, job, order.count, again=again))
+        return held
+
+    def _read(self, order: Order) -> tuple[str, Job]:
+        asked = self._maker.kept(order)
+        return asked, self._maker.job(asked)
+
+    def _check_same(self, one: bytes, other: bytes) -> None:
+        if one != other:
+            message = "This Idempotency-Key was used for another request; give each request a key of its own."
+            raise RefusalError(400, "idempotency_key_reused", message)
+
+    def _under_way(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_through(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> None:
+        try:
+            held.made.set_result(await self._shots(held, call, job, count, again=again))
+        except RefusalError as error:
+            held.made.set_exception(error)
+            held.made.exception()  # whoever waited may have gone
+        except BaseException:
+            held.made.set_exception(errors.refusal("bug", billed=True))
+            held.made.exception()
+            raise
+        finally:
+            if held.mark is None:
+                del self._held[held.client.name, held.content]
+            else:
+                del self._marked[held.client.name, held.mark]
+
+    async def _shots(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> Sequence[Shot]:
+        """Make a call's pictures, or find them; RefusalError: there is none."""
+        found = await self._run.database.submit(partial(self._before, call=call, again=again))
+        take = partial(self._take, job, call.client)
+        if found is not None:
+            self._check_same(found.content, call.content)
+            held.joined = True
+            self.joined += 1
+            jobs = jobs_of(found.number, found.variant, count, take)
+        else:
+            self._admit(held.client, job, count)
+            call, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        self._of_job |= dict.fromkeys((one.key for one in jobs), held)
+        try:
+            ends = await asyncio.gather(*(self._made(one, new=found is None) for one in jobs))
+        finally:
+            for one in jobs:
+                self._of_job.pop(one.key, None)
+        shots = [end for end in ends if isinstance(end, Shot)]
+        if not shots:
+            raise next(end for end in ends if isinstance(end, RefusalError))
+        return shots
+
+    def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
+        return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
+
+    @staticmethod
+    def _before(connection: sqlite3.Connection, call: Call, *, again: bool) -> Call | None:
+        """Return the call on record that this one repeats."""
+        if call.mark is not None:
+            return call_of_mark(connection, call.client, call.mark)
+        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN) if again else None
+
+    def _admit(self, client: Client, job: Job, count: int) -> None:
+        """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
+        if not self._run.affords(self._take(job, client.name, 1, 0), count):
+            raise errors.refusal(BUDGET, billed=False)
+        wait = self._accounts.pace(client).admit(time.monotonic())
+        if wait > 0:
+            message = f"This key may ask for {client.rate} pictures; wait {wait:.0f} s."
+            raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=wait)
+
+    async def _made(self, job: Job, *, new: bool) -> Shot | RefusalError:
+        """Return the picture of a job, made now if it is not there; or why there is none."""
+        known = None if new else await self._known(job)
+        if known is not None and _is_over(known):
+            return self._end(job, known)
+        selection = Selection(on_unknown="hold", retry_failed=True)
+        work = work_for(job, known, selection, self._exists, self._run.session.books.means)
+        if work is None:
+            return self._end(job, known)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._run.make(work)
+        except NotMadeError as error:
+            known = await self._known(job)
+            if known is None or known.status == Status.PENDING:
+                return errors.of_not_made(error, billed=known is not None and _billed(known))
+        return self._end(job, await self._known(job), outcome)
+
+    async def _known(self, job: Job) -> Known | None:
+        found = await self._run.database.submit(lambda connection: known_by_key(connection, [job.key]))
+        return found.get(job.key)
+
+    def _end(self, job: Job, known: Known | None, outcome: Outcome | None = None) -> Shot | RefusalError:
+        """Return what a job came to, as the ledger has it."""
+        if known is None:
+            code = None if outcome is None else outcome.error_code
+            return errors.refusal(code or Code.INTERNAL, (outcome and outcome.error) or "", billed=False)
+        if known.status == Status.DONE and known.file_name is not None:
+            return self._shot(job, known)
+        cause = Code.UNKNOWN if known.status == Status.UNKNOWN else known.error_code or Code.INTERNAL
+        return errors.refusal(cause, known.error or "", billed=_billed(known))
+
+    def _shot(self, job: Job, known: Known) -> Shot:
+        name = str(known.file_name)
+        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        cost = known.cost + known.maybe_cost
+        return Shot(
+            job=known.id,
+            name=self._names.name(job.key, name.rpartition(".")[2]),
+            path=str(self._run.session.folder / name),
+            media_type=media_type,
+            width=known.width or 0,
+            height=known.height or 0,
+            bytes=known.bytes or 0,
+            cost=None if self._run.session.manifest.free else format(currency(cost), "f"),
+            seed=known.seed_used if known.seed_used is not None else job.seed,
+            revised_prompt=known.revised_prompt,
+        )
+
+    async def _taken_up(self) -> None:
+        """See through what earlier runs left, as far as that is free; who asks for the rest has it tried again."""
+        for call in await self._run.database.submit(open_calls):
+            try:
+                first = await asyncio.to_thread(self._maker.job, call.asked)
+            except (RefusalError, StorageError) as error:  # the manifest changed, or a photo is gone
+                self._run.session.event("call_left", number=call.number, message=str(error))
+                continue
+            count = await self._run.database.submit(partial(_count, number=call.number))
+            for job in jobs_of(call.number, call.variant, count, partial(self._take, first, call.client)):
+                self._under_way(self._resumed(job))
+
+    async def _resumed(self, job: Job) -> None:
+        known = await self._known(job)
+        if known is None or job.key in self._of_job:
+            return
+        selection = Selection(on_unknown="hold")
+        work = work_for(job, known, selection, self._exists, self._run.session.books.means)
+        if work is not None and not work.costs:
+            try:
+                await self._run.make(work)
+            except NotMadeError as error:
+                self._run.session.event("call_left", id=job.id, message=error.message)
+
+
+def _count(connection: sqlite3.Connection, number: int) -> int:
+    return int(connection.execute("SELECT COUNT(*) FROM call_jobs WHERE call = ?", (number,)).fetchone()[0])
+
+
+def _billed(known: Known) -> bool:
+    """Whether something was paid for a job, or may have been."""
+    rule = RULES[Code(known.error_code)] if known.error_code else None
+    return known.cost > 0 or known.possibly_billed > 0 or (rule is not None and rule.billed != "no")
+
+
+def _is_over(known: Known) -> bool:
+    """Whether nothing is to be tried for who asks again: it was or may have been paid for, or would fail again."""
+    if known.status == Status.FAILED and known.handle is None:
+        return _billed(known) or RULES[Code(known.error_code or Code.INTERNAL)].retry == "never"
+    return False

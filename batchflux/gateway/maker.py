@@ -1,0 +1,173 @@
+"""Makes jobs of orders, by the rules of any manifest: who makes them, what of them travels, and what is refused.
+
+What an order asks is kept as JSON, from which its jobs are made again after a restart; pictures that came with it are
+files of the output folder by then, named by their bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchflux.errors import quoted
+from batchflux.gateway.orders import Order, Picture, RefusalError
+from batchflux.ledger.books.calls import FIRST_POSITION
+from batchflux.manifest.identity import FOLDER, default_id, key_of, key_of_job
+from batchflux.manifest.job_fields import READERS
+from batchflux.manifest.providers.makers import Makers, api_in_keys
+from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.sameness import parted
+from batchflux.models import Job
+from batchflux.output.base import SUFFIXES, UPLOADS
+from batchflux.output.durable import PRIVATE, storing
+from batchflux.photos.facts import kind_of
+from batchflux.providers import capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from batchflux.manifest import Manifest
+    from batchflux.models import Reference
+    from batchflux.photos import Photos
+
+CLIENT = "client"  # the tag that says whose call a job is of
+_HEAD = 64  # bytes that tell what kind of picture a file is
+
+
+class Model(NamedTuple):
+    """What can be asked for by `id`: a provider's model, and its price as a decimal number, where one is known."""
+
+    id: str
+    model: str
+    provider: str
+    price: str | None
+    currency: str
+
+
+class Maker:
+    """Makes the jobs of a gateway over `manifest`; `photos` are its references. Methods block: they read and decode."""
+
+    def __init__(self, manifest: Manifest, photos: Photos) -> None:
+        self._manifest, self._photos = manifest, photos
+        self._makers = Makers(manifest, capabilities())
+        self._folder = manifest.output.dir
+
+    def models(self) -> list[Model]:
+        """Return what can be asked for; what the manifest's own provider has comes first."""
+        manifest, found = self._manifest, list[tuple[str, str]]()
+        named = sorted(manifest.providers, key=lambda name: name != manifest.provider.name)
+        for name in named:
+            provider = manifest.providers[name]
+            priced = provider.price if isinstance(provider.price, dict) else {}
+            found += [(model, name) for model in dict.fromkeys((provider.model, *priced)) if model]
+        models = [model for model, _ in found]
+        return [
+            Model(m if models.count(m) == 1 else f"{name}/{m}", m, name, self._price(name, m), manifest.currency)
+            for m, name in found
+        ]
+
+    def _price(self, provider: str, model: str) -> str | None:
+        price = self._manifest.price_of(provider, model)
+        return None if price is None else format(price, "f")
+
+    def kept(self, order: Order) -> str:
+        """Keep the pictures of an order, and return what it asks as JSON.
+
+        RefusalError: one is no picture; StorageError: it cannot be kept.
+        """
+        asked: dict[str, Any] = {"prompt": order.prompt, "model": order.model, "fields": dict(order.fields)}
+        asked["images"] = [self._source(image, "image") for image in order.images]
+        asked |= {} if order.mask is None else {"mask": self._source(order.mask, "mask")}
+        return json.dumps(asked, ensure_ascii=False, sort_keys=True)
+
+    def _source(self, picture: Picture, param: str) -> str:
+        """Return what a reference is written as: an address, or a path from the manifest's folder."""
+        if picture.url is not None:
+            return picture.url
+        path = self._upload(picture.data or b"", param) if picture.path is None else picture.path
+        return os.path.relpath(path, self._manifest.base)
+
+    def _upload(self, data: bytes, param: str) -> str:
+        kind = kind_of(data[:_HEAD])
+        if kind is None:
+            message = "This is no PNG, JPEG, WEBP or GIF picture; send it as one of them."
+            raise RefusalError(400, "invalid_image", message, param=param)
+        place = self._folder / UPLOADS / f"{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
+        with storing(place):
+            if not place.is_file():
+                place.parent.mkdir(mode=PRIVATE, exist_ok=True)
+                beside = place.with_name(f".{place.name}.{os.urandom(8).hex()}")
+                beside.write_bytes(data)
+                beside.replace(place)
+        return str(place)
+
+    def job(self, asked: str) -> Job:
+        """Return the first job of what is asked, with the first variant; RefusalError says what cannot be made."""
+        said = json.loads(asked)
+        provider, model = self._resolved(said["model"])
+        values: dict[str, Any] = {"options": (), "tags": (), "model": model, "provider": provider}
+        values |= dict(self._fields({"prompt": said["prompt"], **said["fields"]}))
+        urls, values["prompt"] = parted(values["prompt"])
+        values["images"] = tuple(map(self._reference, (*urls, *said["images"])))
+        values |= {"mask": self._reference(said["mask"])} if "mask" in said else {}
+        try:
+            carried = self._makers.carried(values, says_so=provider is not None and self._names_provider(said["model"]))
+        except FieldError as error:
+            raise _refused(error.key, str(error)) from None
+        for name, message in carried.refusals(values):
+            raise _refused(name, message)
+        values["key"] = key_of(values, api_in_keys(carried.offers.provider))
+        job = Job(**values, id="", file_name="", position=FIRST_POSITION)
+        job = next(self._photos.judged([job]))
+        if job.fault is not None:
+            raise RefusalError(400, "invalid_image", f"{job.fault}.", param="image")
+        return self.take(job, 1, FIRST_POSITION)
+
+    def take(self, job: Job, variant: int, position: int) -> Job:
+        """Return the same job as another variant, by its own names."""
+        api = api_in_keys(self._manifest.providers[job.provider])
+        key = job.key if variant == job.variant else key_of_job(replace(job, variant=variant), api)
+        name = default_id(job.prompt, key, long=True)
+        suffix = SUFFIXES[job.output_format or "jpeg"][0]
+        place = f"{FOLDER}{name}{suffix}"
+        return replace(job, variant=variant, key=key, id=name, file_name=place, position=position)
+
+    def _resolved(self, asked: str) -> tuple[str | None, str | None]:
+        """Return provider and model of what a client calls a model; both None: the manifest's own."""
+        if not asked:
+            return None, None
+        own = self._manifest.provider.name
+        for one in self.models():
+            if asked in {one.id, f"{one.provider}/{one.model}"}:
+                return (None if one.provider == own and asked == one.model else one.provider), one.model
+        if asked in self._manifest.providers:
+            return asked, None
+        names = ", ".join(one.id for one in self.models())
+        message = f"The model {quoted(asked)} is none of this gateway's; it has {names}."
+        raise RefusalError(404, "model_not_found", message, param="model")
+
+    def _names_provider(self, asked: str) -> bool:
+        """Whether what was asked for names the provider itself, so that no other is to make it."""
+        return asked in self._manifest.providers or asked.partition("/")[0] in self._manifest.providers
+
+    def _fields(self, said: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+        for name, text in said.items():
+            try:
+                yield name, READERS[name](text)
+            except ValueError as error:
+                raise _refused(name, str(error)) from None
+
+    def _reference(self, source: str) -> Reference:
+        made = (
+            self._photos.url(source) if source.startswith(("http://", "https://")) else self._photos.reference(source)
+        )
+        if made.fault is not None:
+            raise RefusalError(400, "invalid_image", f"{made.fault}.", param="image")
+        return made
+
+
+def _refused(name: str, message: str) -> RefusalError:
+    return RefusalError(400, "invalid_value", f"{name}: {message}.", param=name)

@@ -1,0 +1,66 @@
+"""Pictures by their links: served to whoever has one, and found for orders that name one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from batchflux.errors import StorageError
+from batchflux.folders.pictures import FolderPictures
+from batchflux.gateway.orders import Picture, RefusalError
+from batchflux.ledger.books.calls import pictures_by_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.folders.pictures import Whence
+    from batchflux.gateway.answering.links import Names
+    from batchflux.ledger.books.calls import Made
+    from batchflux.runner import Endless
+
+_KEEP = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+class Pictures:
+    """The pictures of a gateway's folder, by their `names`."""
+
+    def __init__(self, names: Names, run: Endless, whence: Whence, environ: Mapping[str, str]) -> None:
+        self._names, self._run = names, run
+        self._there = FolderPictures(run.session.folder, whence, environ)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Send the picture of a name. RefusalError: there is none."""
+        made = await self._made(request.match_info["name"])
+        path = await asyncio.to_thread(self._there.path, made.file_name)
+        if path is not None:
+            return web.FileResponse(path, headers=_KEEP)
+        data = await asyncio.to_thread(self._read, made)
+        return web.Response(body=data, content_type=_media_type(made.file_name), headers=_KEEP)
+
+    async def taken(self, name: str) -> Picture:
+        """Return the picture of a name as a reference. RefusalError: there is none."""
+        made = await self._made(name)
+        path = await asyncio.to_thread(self._there.path, made.file_name)
+        if path is not None:
+            return Picture(path=str(path))
+        return Picture(data=await asyncio.to_thread(self._read, made))
+
+    async def _made(self, name: str) -> Made:
+        prefix = self._names.prefix(name)
+        if prefix is not None:
+            for made in await self._run.database.submit(lambda connection: pictures_by_prefix(connection, prefix)):
+                if self._names.fits(name, made.key):
+                    return made
+        raise RefusalError(404, "no_such_picture", "There is no picture at this address.")
+
+    def _read(self, made: Made) -> bytes:
+        try:
+            return self._there.read(made.file_name, made.sha256, made.mirrored)
+        except StorageError as error:
+            raise RefusalError(404, "picture_gone", "This picture is not there any more.") from error
+
+
+def _media_type(name: str) -> str:
+    return {"png": "image/png", "webp": "image/webp", "gif": "image/gif"}.get(name.rpartition(".")[2], "image/jpeg")

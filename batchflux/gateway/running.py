@@ -1,0 +1,94 @@
+"""Runs a gateway: the endless run, what is in front of it, and the server, from the first request to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchflux.folders.pictures import Whence
+from batchflux.gateway.answering.links import Names
+from batchflux.gateway.clients import Accounts
+from batchflux.gateway.desk import Desk
+from batchflux.gateway.guard import Guard, origins_of
+from batchflux.gateway.listen import Bound, bind, serve
+from batchflux.gateway.maker import Maker
+from batchflux.gateway.pictures import Pictures
+from batchflux.gateway.server import Server
+from batchflux.ledger.books.calls import spent_by_client
+from batchflux.ledger.tables import get_meta, set_meta
+from batchflux.runner import RunOptions, endless
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Sequence
+
+    from batchflux.gateway.clients import ClientKeys
+    from batchflux.manifest import Manifest
+    from batchflux.runner import Endless
+
+_SIGNED_BY = "gateway_names"  # note of a folder: what signs the names of pictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """Where a gateway listens and whom it lets in; `origins` are sites whose pages may use it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8790
+    keys: ClientKeys | None = None
+    public_url: str | None = None
+    origins: Sequence[str] = ()
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A gateway that is served."""
+
+    bound: Bound
+    run: Endless
+
+    async def ended(self) -> None:
+        """Wait until it can go on no more; what ended it is raised as it is left."""
+        if self.run.task is not None:
+            await asyncio.wait([self.run.task])
+
+
+@asynccontextmanager
+async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[Gateway]:
+    """Serve a gateway over a manifest's providers while this is entered.
+
+    Raises UsageError: it cannot listen there; what `run` raises before it begins.
+    """
+    origins = origins_of(options.origins)
+    bound = await asyncio.to_thread(bind, options.host, options.port, keyed=options.keys is not None)
+    try:
+        desk = Desk(options.keys)
+        async with endless(manifest, options.run, admits=desk.admits, purse_of=desk.purse_of) as run:
+            names = Names(await run.database.submit(_secret))
+            spent = await run.database.submit(spent_by_client)
+            whence = await run.database.submit(Whence.of)
+            pictures = Pictures(names, run, whence._replace(base=str(manifest.base)), options.run.environ)
+            accounts = Accounts(spent, manifest.currency)
+            desk.open(run, Maker(manifest, run.session.books.photos), names, accounts)
+            guard = Guard(options.keys, bound.hosts, origins)
+            served = await serve(Server(guard, desk, pictures, options.public_url).app(), bound.socket)
+            try:
+                yield Gateway(bound=bound, run=run)
+            finally:
+                await run.drained()
+                await served.stop()
+    finally:
+        bound.socket.close()
+
+
+def _secret(connection: sqlite3.Connection) -> bytes:
+    """Return what signs the names of the folder's pictures, made when it is first needed."""
+    known = get_meta(connection, _SIGNED_BY)
+    if known is None:
+        known = secrets.token_hex(32)
+        set_meta(connection, _SIGNED_BY, known)
+    return bytes.fromhex(known)
