@@ -26,7 +26,7 @@ from batchflux.gateway.maker import CLIENT
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
 from batchflux.ledger.means import exists_in
-from batchflux.ledger.reconcile import Selection, work_for
+from batchflux.ledger.reconcile import Selection, collected_again, work_for
 from batchflux.ledger.tables import currency, known_by_key
 from batchflux.models import Status
 from batchflux.runner import NotMadeError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from batchflux.models import Job, Outcome
     from batchflux.runner import Endless
 
-ASKS_AGAIN = 3600.0  # seconds since a call began in which a client's retry is of it; SDKs wait 600 s, some more
+ASKS_AGAIN = 1800.0  # seconds since a call began in which a retry is of it; OpenAI's SDK waits 600 s, three times
 PATIENCE = 60.0  # seconds for which a call that has not left is kept for a client that has gone
 
 
@@ -228,10 +228,12 @@ class Desk:
     async def _made(self, job: Job, *, new: bool) -> Shot | RefusalError:
         """Return the picture of a job, made now if it is not there; or why there is none."""
         known = None if new else await self._known(job)
-        if known is not None and _is_over(known):
-            return self._end(job, known)
-        selection = Selection(on_unknown="hold", retry_failed=True)
-        work = work_for(job, known, selection, self._exists, self._run.session.books.means)
+        failed = known is not None and known.status == Status.FAILED
+        if known is not None and failed and _is_over(known):
+            work = collected_again(job, known)  # what was paid for may be there now
+        else:
+            selection = Selection(on_unknown="hold", retry_failed=failed)
+            work = work_for(job, known, selection, self._exists, self._run.session.books.means)
         if work is None:
             return self._end(job, known)
         outcome: Outcome | None = None
@@ -305,12 +307,14 @@ def _count(connection: sqlite3.Connection, number: int) -> int:
 
 def _billed(known: Known) -> bool:
     """Whether something was paid for a job, or may have been."""
-    rule = RULES[Code(known.error_code)] if known.error_code else None
-    return known.cost > 0 or known.possibly_billed > 0 or (rule is not None and rule.billed != "no")
+    free = known.error_code is None or RULES[_code_of(known)].billed == "no"
+    return known.cost > 0 or known.possibly_billed > 0 or not free  # the last where nothing has a price
 
 
 def _is_over(known: Known) -> bool:
-    """Whether nothing is to be tried for who asks again: it was or may have been paid for, or would fail again."""
-    if known.status == Status.FAILED and known.handle is None:
-        return _billed(known) or RULES[Code(known.error_code or Code.INTERNAL)].retry == "never"
-    return False
+    """Whether a failed job is not to be sent for who asks again: it may have been paid for, or would fail again."""
+    return known.handle is None and (_billed(known) or RULES[_code_of(known)].retry == "never")
+
+
+def _code_of(known: Known) -> Code:
+    return Code(known.error_code or Code.INTERNAL)

@@ -213,6 +213,15 @@ def _received(job: Job, known: Known, selection: Selection) -> Work:
     return Work(job=job, picture=picture, attempt=known.attempt, renew=renew, pay_again=pay_again)
 
 
+def collected_again(job: Job, known: Known) -> Work | None:
+    """Return the work on a picture that was paid for and failed later, where it may be had now; it buys nothing."""
+    code = Code(known.error_code or Code.INTERNAL)
+    received = known.spool or (None if known.link is None else Link(url=known.link))
+    if received is None or not RULES[code].keeps_link or (known.file_name or "").startswith(f"{REJECTED}/"):
+        return None
+    return Work(job=job, picture=received, attempt=known.attempt, made_by=_made_by(known))
+
+
 def _read_again(job: Job, known: Known, means: Means) -> Work | None:
     """Return the work on a picture that today's reader finds in an answer that was kept, None when it finds none."""
     made = _as_made(job, known) if known.answers else job

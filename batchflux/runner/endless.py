@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.settings import Start
-from batchflux.engine.shutdown import SIGNAL, Gate
+from batchflux.engine.shutdown import BUDGET, SIGNAL, Gate
 from batchflux.engine.worker_pool import Tally, workers_for
 from batchflux.errors import StopRun, UsageError
 from batchflux.exports.dataset import write_dataset
@@ -135,6 +135,8 @@ class Endless(Watcher):
         reason = self.session.gate.reason
         if reason is None and job is not None and self._engine is not None:
             reason = self._engine.rules.services.of(job).gate.reason
+        if reason is None and job is not None and not self.affords(job):
+            return BUDGET, "There is not money enough for another request."
         if reason is None:
             return "withdrawn", "Nothing more was sent for it."
         return reason.reason, str(reason)

@@ -126,8 +126,8 @@ def recipe_for(request: ImageRequest, options: SimulatorOptions, fault: str, tur
     """Return how the picture for `request` is drawn. Without a reference there is nothing to echo."""
     everything = [*(f"u{_hash(url, 8)}" for url in request.urls), *(f"f{upload.sha256}" for upload in request.uploads)]
     asked = [request.prompt, everything, request.seed, request.aspect_ratio]
-    if options.salt and request.seed is None:
-        asked.append(options.salt)
+    if (options.salt or options.varied) and request.seed is None:
+        asked += [options.salt, turn if options.varied else 0]
     fault = "" if fault == "echoed_input" and not everything else fault
     return Recipe(
         digest=_hash(dumps(asked).decode(), 16),

@@ -36,7 +36,8 @@ class SimulatorOptions:
     `batch_seconds` are how long a batch takes, from and to. `seed` drives faults and latencies. `size` is a
     picture's long side in pixels. `keys` are the accepted ones (None: any, and none). `fetch`: references are fetched
     from their URLs, also in this network. `cache_dir` keeps reduced copies of uploads. `salt`, which only the program
-    sets, changes the pictures of requests without a seed, as time does at a real API.
+    sets, changes the pictures of requests without a seed, as time does at a real API; so does it where they are
+    `varied`, with each that is the same.
     """
 
     latency: tuple[float, float] = (0.05, 0.25)
@@ -54,6 +55,7 @@ class SimulatorOptions:
     fetch: bool = False
     cache_dir: str = field(default_factory=lambda: f"{tempfile.gettempdir()}/batchflux-simulator-{os.getuid()}")
     salt: int = 0
+    varied: bool = False
 
 
 def _check(holds: object, message: str) -> None:

@@ -88,7 +88,7 @@ async def _ways(stack: AsyncExitStack, means: Means) -> Ways:
         resolve: dict[str, tuple[str, int]] = {}
         addresses = provider.addresses
         if provider.simulated:
-            resolve[SIMULATOR_HOST] = await _simulator(stack, provider, means.redos)
+            resolve[SIMULATOR_HOST] = await _simulator(stack, provider, means)
             addresses = (f"http://{SIMULATOR_HOST}",)
         for address in addresses:
             place = name, address if len(addresses) > 1 else ""
@@ -150,12 +150,14 @@ def _has_secret(provider: ProviderConfig) -> bool:
     return provider.proxy is not None and Proxies.of(provider.proxy, {}).secret
 
 
-async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Redos | None) -> tuple[str, int]:
+async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, means: Means) -> tuple[str, int]:
     """Start the embedded simulator as a provider's options say; return its host and port."""
     from batchflux.simulator import EmbeddedSimulator, parse_options  # noqa: PLC0415  a server, seldom needed
 
     # A request does not tell its job's variant, and a redo must not be the same picture once more.
-    salt = 0 if redos is None else sum(map(len, redos.asked.values()))
-    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt), provider.api)
+    salt = 0 if means.redos is None else sum(map(len, means.redos.asked.values()))
+    # Who asks a gateway for the same again wants another picture.
+    options = replace(parse_options(provider.options), salt=salt, varied=means.manifest.served)
+    simulator = EmbeddedSimulator(options, provider.api)
     stack.push_async_callback(asyncio.to_thread, simulator.stop)
     return await asyncio.to_thread(simulator.start)
