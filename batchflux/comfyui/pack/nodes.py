@@ -27,6 +27,7 @@ ANY = "any"
 VERDICTS = (ANY, "accept", "reject", "redo")
 MOST_IMAGES, MOST_PICTURES, PAGE = 4, 10, 100
 NO_SEED, LARGEST_SEED = -1, 2**31 - 1
+UNKNOWN = "unknown_outcome"  # what the gateway calls a call that may be billed, and has no picture
 SHOWN = 5  # failures that are told one by one
 
 
@@ -115,7 +116,8 @@ async def generate(values: Values) -> tuple[Any, ...]:
     errors = [end for end in ends if isinstance(end, GatewayError)]
     if errors:
         kept = f" The other {len(shots)} are kept, and cost nothing when you queue this again." if shots else ""
-        raise NodeError(f"{errors[0]}{kept}")
+        lost = " By this take it is not bought again: another take is." if errors[0].code == UNKNOWN else ""
+        raise NodeError(f"{errors[0]}{lost}{kept}")
     cost = cost_of(shots)
     host.show(cost)
     return pixels.tensor([shot.image for shot in shots]), "\n".join(shot.made.job for shot in shots), cost
