@@ -151,7 +151,7 @@ async def test_a_refusal_is_the_gateways_own_sentence(comfy: ComfyUI, stand: Sta
 
 async def test_one_of_several_that_fails_leaves_the_others_free_for_the_next_run(comfy: ComfyUI, stand: Stand) -> None:
     stand.answer = lambda asked: refusal(400, "unknown_outcome", "It may be billed.") if asked["seed"] == "2" else None
-    with pytest.raises(Exception, match=r"^It may be billed\. By this take it is not bought again: another take is\. The other 2 are kept, and "):
+    with pytest.raises(Exception, match=r"^It may be billed\. To ask again, raise take\. The other 2 are kept, and "):
         await comfy.run(NODE, prompt="a mug", gateway=stand.url, seed=1, count=3)
     stand.answer = lambda _: None
     made = await comfy.run(NODE, prompt="a mug", gateway=stand.url, seed=1, count=3)

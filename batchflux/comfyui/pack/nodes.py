@@ -116,7 +116,7 @@ async def generate(values: Values) -> tuple[Any, ...]:
     errors = [end for end in ends if isinstance(end, GatewayError)]
     if errors:
         kept = f" The other {len(shots)} are kept, and cost nothing when you queue this again." if shots else ""
-        lost = " By this take it is not bought again: another take is." if errors[0].code == UNKNOWN else ""
+        lost = " To ask again, raise take." if errors[0].code == UNKNOWN else ""
         raise NodeError(f"{errors[0]}{lost}{kept}")
     cost = cost_of(shots)
     host.show(cost)
