@@ -50,7 +50,7 @@ class Call:
     prompt: str
     key: str
     model: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[bytes, ...] = field(default=(), repr=False)
     links: tuple[str, ...] = ()
 
@@ -195,7 +195,8 @@ def _mapping(raw: bytes) -> Mapping[str, Any]:
 
 def _listing(raw: bytes, name: str) -> Mapping[str, Any]:
     made = _mapping(raw)
-    if not isinstance(made.get(name), list):
+    rows = made.get(name)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise GatewayError("The gateway's answer cannot be read: is the address right?")
     return made
 

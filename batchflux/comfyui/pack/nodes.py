@@ -27,6 +27,7 @@ ANY = "any"
 VERDICTS = (ANY, "accept", "reject", "redo")
 MOST_IMAGES, MOST_PICTURES, PAGE = 4, 10, 100
 NO_SEED, LARGEST_SEED = -1, 2**31 - 1
+UNKNOWN = "unknown_outcome"  # what the gateway calls a call that may be billed, and has no picture
 SHOWN = 5  # failures that are told one by one
 
 
@@ -115,7 +116,8 @@ async def generate(values: Values) -> tuple[Any, ...]:
     errors = [end for end in ends if isinstance(end, GatewayError)]
     if errors:
         kept = f" The other {len(shots)} are kept, and cost nothing when you queue this again." if shots else ""
-        raise NodeError(f"{errors[0]}{kept}")
+        lost = " To ask again, raise take." if errors[0].code == UNKNOWN else ""
+        raise NodeError(f"{errors[0]}{lost}{kept}")
     cost = cost_of(shots)
     host.show(cost)
     return pixels.tensor([shot.image for shot in shots]), "\n".join(shot.made.job for shot in shots), cost
@@ -127,7 +129,7 @@ def _job_call(job: Mapping[str, Any]) -> Call:
         prompt=job["prompt"],
         key=job["idempotency_key"],
         model=job.get("model") or "",
-        fields={name: str(value) for name, value in job.items() if name not in apart and value is not None},
+        fields={name: value for name, value in job.items() if name not in apart and value is not None},
         links=tuple(job.get("images") or ()),
     )
 
@@ -168,6 +170,14 @@ class _Found:
     image: Image = field(repr=False)
 
 
+def _found(row: Mapping[str, Any], data: bytes) -> _Found:
+    name = row.get("id") or ""
+    try:
+        return _Found(name, row.get("prompt") or "", pixels.opened(data))
+    except ValueError as error:
+        raise NodeError(f"What lies there for {name} {error}.") from None
+
+
 def _wanted(values: Values, name: str, verdict: str) -> bool:
     said = values["verdict"]
     return fnmatchcase(name, values["only"].strip() or "*") and said in {ANY, verdict}
@@ -180,10 +190,10 @@ def from_folder(values: Values) -> list[_Found]:
         for row, path in folder.rows(folder.table(values["folder"])):
             if path is not None and _wanted(values, row.get("id") or "", row.get("review") or ""):
                 try:
-                    image = pixels.opened(path.read_bytes())
-                except (OSError, ValueError) as error:
-                    raise NodeError(f"{path} cannot be read as a picture: {error}") from None
-                yield _Found(row.get("id") or "", row.get("prompt") or "", image)
+                    data = path.read_bytes()
+                except OSError as error:
+                    raise NodeError(f"{path} cannot be read: {error.strerror}.") from None
+                yield _found(row, data)
 
     return list(islice(wanted(), values["limit"]))
 
@@ -205,8 +215,7 @@ async def from_gateway(values: Values) -> list[_Found]:
     async with _gateway(values) as gateway:
         async for row in _pages(gateway):
             if row.get("url") and _wanted(values, row["id"], row.get("review") or ""):
-                data = await gateway.picture(row["url"])
-                found.append(_Found(row["id"], row.get("prompt") or "", pixels.opened(data)))
+                found.append(_found(row, await gateway.picture(row["url"])))
             if len(found) == values["limit"]:
                 break
     return found
@@ -272,7 +281,7 @@ GENERATE = Node(
             NO_SEED,
             NO_SEED,
             LARGEST_SEED,
-            control=True,
+            control_after_generate=False,  # at randomize each press of the button would buy another picture
         ),
         Input("ratio", "COMBO", "The ratio of the picture.", AS_GIVEN, RATIOS),
         Input("model", "STRING", "A model, provider or provider/model of the gateway; empty: its own.", ""),

@@ -61,5 +61,4 @@ def _kind(one: Input) -> Any:
 
 
 def _options(one: Input) -> dict[str, Any]:
-    more = {name: value for name, value in one.more.items() if name != "control"}
-    return {"tooltip": one.says, **({} if one.kind == "IMAGE" else {"default": one.default}), **more}
+    return {"tooltip": one.says, **({} if one.kind == "IMAGE" else {"default": one.default}), **one.more}

@@ -55,7 +55,7 @@ def _input(one: Input) -> Any:
         more["default"] = one.default
     if one.kind == "COMBO":
         more["options"] = list(one.options)
-    if more.pop("control", False) and hasattr(io, "ControlAfterGenerate"):
+    if "control_after_generate" in more and hasattr(io, "ControlAfterGenerate"):  # else it would begin at randomize
         more["control_after_generate"] = io.ControlAfterGenerate.fixed
     return _KINDS[one.kind].Input(one.name, optional=one.optional, tooltip=one.says, **more)
 
