@@ -54,7 +54,7 @@ PATIENCE = 60.0  # seconds for which a call that has not left is kept for a clie
 class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
-    `made` comes to its pictures, or to a RefusalError. `joined`: nothing was bought for who asks now.
+    `made` comes to its pictures, or to a RefusalError. `joined`: it repeats a call on record, so nothing was bought.
     """
 
     client: Client
@@ -134,19 +134,26 @@ class Desk:
         costs = [Decimal(shot.cost) for shot in shots if shot.cost is not None]
         return format(sum(costs), "f") if costs else None
 
-    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> Held:
-        """Return the call that an order is, or repeats; `again`: the client says that it asked before.
+    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> tuple[Held, bool]:
+        """Return the call that an order is, or repeats, and whether it repeats one that is under way.
+
+        `again`: the client says that it asked before.
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
-        asked, job = await asyncio.to_thread(self._read, order)
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read, order))
+        try:
+            asked, job = await asyncio.shield(reading)
+        except asyncio.CancelledError:  # its client has gone, and nothing is on record yet
+            reading.add_done_callback(self._unread)
+            raise
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
+            self._maker.settle(asked, called=False)
             self._check_same(held.content, content)
-            held.joined = True
             self.joined += 1
-            return held
+            return held, True
         made: asyncio.Future[Sequence[Shot]] = asyncio.get_running_loop().create_future()
         held = Held(client=client, content=content, mark=mark, made=made)
         if mark is None:
@@ -155,11 +162,20 @@ class Desk:
             self._marked[client.name, mark] = held
         call = Call(0, client.name, content, mark, asked, 1, time.time())
         self._under_way(self._see_through(held, call, job, order.count, again=again))
-        return held
+        return held, False
 
     def _read(self, order: Order) -> tuple[str, Job]:
         asked = self._maker.kept(order)
-        return asked, self._maker.job(asked)
+        try:
+            return asked, self._maker.job(asked)
+        except BaseException:
+            self._maker.settle(asked, called=False)
+            raise
+
+    def _unread(self, reading: asyncio.Future[tuple[str, Job]]) -> None:
+        """Let go of what was read for nobody."""
+        if not reading.cancelled() and reading.exception() is None:
+            self._maker.settle(reading.result()[0], called=False)
 
     def _check_same(self, one: bytes, other: bytes) -> None:
         if one != other:
@@ -189,19 +205,10 @@ class Desk:
 
     async def _shots(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> Sequence[Shot]:
         """Make a call's pictures, or find them; RefusalError: there is none."""
-        found = await self._run.database.submit(partial(self._before, call=call, again=again))
-        take = partial(self._take, job, call.client)
-        if found is not None:
-            self._check_same(found.content, call.content)
-            held.joined = True
-            self.joined += 1
-            jobs = jobs_of(found.number, found.variant, count, take)
-        else:
-            self._admit(held.client, job, count)
-            call, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        found, jobs = await self._on_record(held, call, job, count, again=again)
         self._of_job |= dict.fromkeys((one.key for one in jobs), held)
         try:
-            ends = await asyncio.gather(*(self._made(one, new=found is None) for one in jobs))
+            ends = await asyncio.gather(*(self._made(one, new=not found) for one in jobs))
         finally:
             for one in jobs:
                 self._of_job.pop(one.key, None)
@@ -209,6 +216,28 @@ class Desk:
         if not shots:
             raise next(end for end in ends if isinstance(end, RefusalError))
         return shots
+
+    async def _on_record(
+        self, held: Held, call: Call, job: Job, count: int, *, again: bool
+    ) -> tuple[bool, Sequence[Job]]:
+        """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
+        take, called = partial(self._take, job, call.client), True
+        try:
+            found = await self._run.database.submit(partial(self._before, call=call, again=again))
+            if found is not None:
+                self._check_same(found.content, call.content)
+                held.joined = True
+                self.joined += 1
+                jobs = jobs_of(found.number, found.variant, count, take)
+            else:
+                self._admit(held.client, job, count)
+                _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        except RefusalError:
+            called = False
+            raise
+        finally:
+            self._maker.settle(call.asked, called=called)
+        return found is not None, jobs
 
     def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
