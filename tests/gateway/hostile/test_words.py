@@ -92,11 +92,11 @@ MARKS = ["a" * 256, "", "a\tb", "é", "\u202e", "'; DROP TABLE calls; --", "../x
 
 async def test_marks_are_bounded_and_only_compared(house: House) -> None:
     async with house.caller() as caller:
-        for mark in MARKS:
-            status, said, _ = await caller.ask(IMAGES, {"prompt": f"job {mark}"}, headers={"Idempotency-Key": mark})
+        for number, mark in enumerate(MARKS):
+            status, said, _ = await caller.ask(IMAGES, {"prompt": f"job {number}"}, headers={"Idempotency-Key": mark})
             assert status in {200, 400}, said
             if status == 200:
-                again = await caller.ask(IMAGES, {"prompt": f"job {mark}"}, headers={"Idempotency-Key": mark})
+                again = await caller.ask(IMAGES, {"prompt": f"job {number}"}, headers={"Idempotency-Key": mark})
                 assert again[2]["x-batchflux-joined"] == "true"
         assert (await caller.ask(IMAGES, {"prompt": "job z"}, headers={"x-stainless-retry-count": "1e9 OR 1=1"}))[
             0
