@@ -135,7 +135,8 @@ class Desk:
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
-        asked, job = await asyncio.to_thread(self._read, order)
+        heavy = order.images or order.mask is not None  # pictures are written, and decoded
+        asked, job = await asyncio.to_thread(self._read, order) if heavy else self._read(order)
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
@@ -185,7 +186,8 @@ class Desk:
 
     async def _shots(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> Sequence[Shot]:
         """Make a call's pictures, or find them; RefusalError: there is none."""
-        found = await self._run.database.submit(partial(self._before, call=call, again=again))
+        repeats = again or call.mark is not None
+        found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
         take = partial(self._take, job, call.client)
         if found is not None:
             self._check_same(found.content, call.content)
@@ -210,11 +212,11 @@ class Desk:
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
 
     @staticmethod
-    def _before(connection: sqlite3.Connection, call: Call, *, again: bool) -> Call | None:
-        """Return the call on record that this one repeats."""
+    def _before(connection: sqlite3.Connection, call: Call) -> Call | None:
+        """Return the call on record that one repeats: by its mark, or else by what it asks for."""
         if call.mark is not None:
             return call_of_mark(connection, call.client, call.mark)
-        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN) if again else None
+        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN)
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
