@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import time
@@ -118,7 +119,7 @@ def verdict(program: Program, bank: Bank, crowd: Crowd) -> None:
     assert not set(crowd.got) & crowd.left
     made, maybe = Counter[str](), Counter[str]()
     for row in program.ledger().values():
-        name = job_of(row["prompt"])
+        name = job_of(json.loads(row["spec"])["prompt"])
         made[name] += row["status"] == "done"
         maybe[name] += row["possibly_billed"]
     for name, billed in bank.billed.items():
