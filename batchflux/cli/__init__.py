@@ -34,8 +34,12 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "prune": ("folder", "List pictures of jobs that are no longer listed, and set them aside."),
     "recipe": ("recipe", "Print what runs a manifest every night: cron, systemd, docker, kubernetes and others."),
     "gateway": ("shells.gateway", "Serve OpenAI's images and chat API over a manifest's providers, for chat shells."),
+    "comfyui": ("shells.comfyui", "Put the nodes for ComfyUI into it, which make pictures through a gateway."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
-    "gateway-key": ("serving", "Make a key for a client of the gateway, with a budget and a rate of its own."),
+    "gateway-key": (
+        "shells.gateway_key",
+        "Make a key for a client of the gateway, with a budget and a rate of its own.",
+    ),
     "schema": ("init", "Print the manifest's JSON Schema, for editors."),
     "docs": ("manual", "Print the manual: the manifest's keys, errors, columns, limits, guarantees and more."),
     "completion": ("manual", "Print what makes a shell complete commands, options and files."),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import mimetypes
 import time
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from batchflux.engine.shutdown import BUDGET
 from batchflux.errors import RULES, Code, StorageError
 from batchflux.gateway.answering import errors
-from batchflux.gateway.clients import LOCAL
-from batchflux.gateway.maker import CLIENT
+from batchflux.gateway.clients import LOCAL, Client
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection, collected_again, work_for
 from batchflux.ledger.tables import currency, known_by_key
+from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
 from batchflux.runner import NotMadeError
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from batchflux.engine.budget import Purse
     from batchflux.gateway.answering.links import Names
-    from batchflux.gateway.clients import Accounts, Client, ClientKeys
+    from batchflux.gateway.clients import Accounts, ClientKeys
     from batchflux.gateway.maker import Maker, Model
     from batchflux.gateway.orders import Order
     from batchflux.ledger.tables import Known
@@ -53,7 +54,7 @@ PATIENCE = 60.0  # seconds for which a call that has not left is kept for a clie
 class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
-    `made` comes to its pictures, or to a RefusalError. `joined`: nothing was bought for who asks now.
+    `made` comes to its pictures, or to a RefusalError. `buys`: something may be bought for it now, and was not before.
     """
 
     client: Client
@@ -61,7 +62,7 @@ class Held:
     mark: str | None
     waiting: int = 0
     left: float = field(default_factory=time.monotonic)
-    joined: bool = False
+    buys: bool = False
     made: asyncio.Future[Sequence[Shot]]
 
     def wanted(self) -> bool:
@@ -99,8 +100,11 @@ class Desk:
         return held is None or held.wanted()
 
     def _client(self, name: str) -> Client:
-        clients = () if self._keys is None else self._keys.clients
-        return next((client for client in clients if client.name == name), replace(LOCAL, name=name))
+        """Return a client by its name; one that was taken out of the file has no money for what still waits."""
+        if self._keys is None:
+            return replace(LOCAL, name=name)
+        gone = Client(name=name, budget=Decimal(0))
+        return next((client for client in self._keys.clients if client.name == name), gone)
 
     @property
     def works(self) -> bool:
@@ -130,8 +134,10 @@ class Desk:
         costs = [Decimal(shot.cost) for shot in shots if shot.cost is not None]
         return format(sum(costs), "f") if costs else None
 
-    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> Held:
-        """Return the call that an order is, or repeats; `again`: the client says that it asked before.
+    async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> tuple[Held, bool]:
+        """Return the call that an order is, or repeats, and whether it is one that is being made for someone else.
+
+        `again`: the client says that it asked before.
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
@@ -141,9 +147,8 @@ class Desk:
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
             self._check_same(held.content, content)
-            held.joined = True
             self.joined += 1
-            return held
+            return held, True
         made: asyncio.Future[Sequence[Shot]] = asyncio.get_running_loop().create_future()
         held = Held(client=client, content=content, mark=mark, made=made)
         if mark is None:
@@ -152,7 +157,7 @@ class Desk:
             self._marked[client.name, mark] = held
         call = Call(0, client.name, content, mark, asked, 1, time.time())
         self._under_way(self._see_through(held, call, job, order.count, again=again))
-        return held
+        return held, False
 
     def _read(self, order: Order) -> tuple[str, Job]:
         asked = self._maker.kept(order)
@@ -191,7 +196,6 @@ class Desk:
         take = partial(self._take, job, call.client)
         if found is not None:
             self._check_same(found.content, call.content)
-            held.joined = True
             self.joined += 1
             jobs = jobs_of(found.number, found.variant, count, take)
         else:
@@ -199,7 +203,7 @@ class Desk:
             call, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         self._of_job |= dict.fromkeys((one.key for one in jobs), held)
         try:
-            ends = await asyncio.gather(*(self._made(one, new=found is None) for one in jobs))
+            ends = await asyncio.gather(*(self._made(one, held, new=found is None) for one in jobs))
         finally:
             for one in jobs:
                 self._of_job.pop(one.key, None)
@@ -224,10 +228,10 @@ class Desk:
             raise errors.refusal(BUDGET, billed=False)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
-            message = f"This key may ask for {client.rate} pictures; wait {wait:.0f} s."
+            message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."
             raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=wait)
 
-    async def _made(self, job: Job, *, new: bool) -> Shot | RefusalError:
+    async def _made(self, job: Job, held: Held, *, new: bool) -> Shot | RefusalError:
         """Return the picture of a job, made now if it is not there; or why there is none."""
         known = None if new else await self._known(job)
         failed = known is not None and known.status == Status.FAILED
@@ -239,6 +243,7 @@ class Desk:
         if work is None:
             return self._end(job, known)
         outcome: Outcome | None = None
+        held.buys |= work.costs
         try:
             outcome = await self._run.make(work)
         except NotMadeError as error:

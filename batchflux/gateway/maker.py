@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import quoted
+from batchflux.gateway.addresses import leads_inside
 from batchflux.gateway.orders import Order, Picture, RefusalError
 from batchflux.ledger.books.calls import FIRST_POSITION
 from batchflux.manifest.identity import FOLDER, default_id, key_of, key_of_job
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from batchflux.models import Reference
     from batchflux.photos import Photos
 
-CLIENT = "client"  # the tag that says whose call a job is of
 _HEAD = 64  # bytes that tell what kind of picture a file is
 
 
@@ -54,6 +54,7 @@ class Maker:
         self._manifest, self._photos = manifest, photos
         self._makers = Makers(manifest, capabilities())
         self._folder = manifest.output.dir
+        self._allowed = tuple(host for provider in manifest.providers.values() for host in provider.allow_hosts)
 
     def models(self) -> list[Model]:
         """Return what can be asked for; what the manifest's own provider has comes first."""
@@ -161,9 +162,13 @@ class Maker:
                 raise _refused(name, str(error)) from None
 
     def _reference(self, source: str) -> Reference:
-        made = (
-            self._photos.url(source) if source.startswith(("http://", "https://")) else self._photos.reference(source)
-        )
+        # What a client wrote is an address, however its scheme is spelled, or it would be a path; ours has no `//`.
+        if "://" in source and leads_inside(source, self._allowed):
+            message = (
+                "A link of this request leads into a private network; it was not followed, and nothing was bought."
+            )
+            raise RefusalError(400, "unsafe_url", message, param="image")
+        made = self._photos.url(source) if "://" in source else self._photos.reference(source)
         if made.fault is not None:
             raise RefusalError(400, "invalid_image", f"{made.fault}.", param="image")
         return made

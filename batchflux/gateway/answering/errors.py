@@ -156,7 +156,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         BUDGET: Row(
             status=429,
             code="insufficient_quota",
-            says=f"The gateway's budget is used up. {_OPERATOR}",
+            says=f"The budget of this key, or of the whole gateway, has no room for it. {_OPERATOR}",
             why="what OpenAI says when a budget is used up; nothing was bought",
             kind="insufficient_quota",
         ),
