@@ -121,6 +121,20 @@ class Desk:
         """Of all money here."""
         return self._run.session.manifest.currency
 
+    @property
+    def making(self) -> int:
+        """How many calls are being made."""
+        return len(self._held) + len(self._marked)
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for one."""
+        return sum(held.waiting for held in (*self._held.values(), *self._marked.values()))
+
+    def spent(self) -> dict[str, int]:
+        """Return what each client has spent, by its name, in nanounits."""
+        return self._accounts.spent()
+
     def models(self) -> list[Model]:
         """Return what can be asked for."""
         return self._maker.models()
