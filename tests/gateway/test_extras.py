@@ -83,6 +83,7 @@ def test_a_key_is_of_the_content_alone(served: Manifest) -> None:
     assert other["jobs"][0]["idempotency_key"] == keys[0]
 
 
+LONG = "a" * 20_000
 REFUSED = [
     ("provider: other\njobs: [{prompt: x}]", "provider: is the gateway's own"),
     ("output: {dir: /tmp}\njobs: [{prompt: x}]", "output: is the gateway's own"),
@@ -127,7 +128,7 @@ REFUSED = [
     ("jobs:\n" + "- {prompt: x, matrix: {i: [1, 2]}, exclude: [{i: 1}]}\n" * 501, "these are more than 1000 jobs"),
     ("jobs: [{prompt: x, matrix: {i: [1, 2]}, exclude: [{i: 1}, {i: 2}]}]", "all of its jobs are excluded"),
     (
-        f"jobs: [{{prompt: '{{% for c in s %}}{{% endfor %}}', matrix: {{s: [{'a' * 20_000}], i: {{range: [1, 999]}}}}}}]",
+        f"jobs: [{{prompt: '{{% for c in s %}}{{% endfor %}}', matrix: {{s: [{LONG}], i: {{range: [1, 999]}}}}}}]",
         "their texts, each as often as it is read, have more than",
     ),
     ("#" * (MOST_BYTES + 1), "at most 1048576 are read"),
