@@ -141,10 +141,16 @@ class Desk:
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
-        asked, job = await asyncio.to_thread(self._read, order)
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read, order))
+        try:
+            asked, job = await asyncio.shield(reading)
+        except asyncio.CancelledError:  # its client has gone, and nothing is on record yet
+            reading.add_done_callback(self._unread)
+            raise
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
+            self._maker.settle(asked, called=False)
             self._check_same(held.content, content)
             self.joined += 1
             return held, True
@@ -160,7 +166,16 @@ class Desk:
 
     def _read(self, order: Order) -> tuple[str, Job]:
         asked = self._maker.kept(order)
-        return asked, self._maker.job(asked)
+        try:
+            return asked, self._maker.job(asked)
+        except BaseException:
+            self._maker.settle(asked, called=False)
+            raise
+
+    def _unread(self, reading: asyncio.Future[tuple[str, Job]]) -> None:
+        """Let go of what was read for nobody."""
+        if not reading.cancelled() and reading.exception() is None:
+            self._maker.settle(reading.result()[0], called=False)
 
     def _check_same(self, one: bytes, other: bytes) -> None:
         if one != other:
@@ -190,18 +205,10 @@ class Desk:
 
     async def _shots(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> Sequence[Shot]:
         """Make a call's pictures, or find them; RefusalError: there is none."""
-        found = await self._run.database.submit(partial(self._before, call=call, again=again))
-        take = partial(self._take, job, call.client)
-        if found is not None:
-            self._check_same(found.content, call.content)
-            self.joined += 1
-            jobs = jobs_of(found.number, found.variant, count, take)
-        else:
-            self._admit(held.client, job, count)
-            call, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        found, jobs = await self._on_record(held, call, job, count, again=again)
         self._of_job |= dict.fromkeys((one.key for one in jobs), held)
         try:
-            ends = await asyncio.gather(*(self._made(one, held, new=found is None) for one in jobs))
+            ends = await asyncio.gather(*(self._made(one, held, new=not found) for one in jobs))
         finally:
             for one in jobs:
                 self._of_job.pop(one.key, None)
@@ -209,6 +216,27 @@ class Desk:
         if not shots:
             raise next(end for end in ends if isinstance(end, RefusalError))
         return shots
+
+    async def _on_record(
+        self, held: Held, call: Call, job: Job, count: int, *, again: bool
+    ) -> tuple[bool, Sequence[Job]]:
+        """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
+        take, called = partial(self._take, job, call.client), True
+        try:
+            found = await self._run.database.submit(partial(self._before, call=call, again=again))
+            if found is not None:
+                self._check_same(found.content, call.content)
+                self.joined += 1
+                jobs = jobs_of(found.number, found.variant, count, take)
+            else:
+                self._admit(held.client, job, count)
+                _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        except RefusalError:
+            called = False
+            raise
+        finally:
+            self._maker.settle(call.asked, called=called)
+        return found is not None, jobs
 
     def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))

@@ -62,9 +62,12 @@ class Gateway:
 async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[Gateway]:
     """Serve a gateway over a manifest's providers while this is entered.
 
-    Raises UsageError: it cannot listen there; what `run` raises before it begins.
+    Raises UsageError: it cannot listen there; ManifestError: a client has a budget, and a model no price; what `run`
+    raises before it begins.
     """
     origins = origins_of(options.origins)
+    if options.keys is not None and (unpriced := _unpriced(manifest)) is not None:
+        options.keys.refuse_budgets(unpriced)
     bound = await asyncio.to_thread(bind, options.host, options.port, keyed=options.keys is not None)
     try:
         desk = Desk(options.keys)
@@ -86,6 +89,14 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
                 await served.stop()
     finally:
         bound.socket.close()
+
+
+def _unpriced(manifest: Manifest) -> str | None:
+    """Return which model of which provider has no price; None: all have one, so that budgets can be held."""
+    for name, provider in manifest.providers.items():
+        if not provider.simulated and provider.price_of(provider.model) is None:
+            return f"the model {provider.model} of {name}"
+    return None
 
 
 def _secret(connection: sqlite3.Connection) -> bytes:

@@ -65,16 +65,17 @@ class Endless(Watcher):
         self._came = asyncio.Event()
 
     async def make(self, work: Work) -> Outcome:
-        """See a job through, and return how it ended. Raises NotMadeError: it is as it was."""
+        """See a job through, once for all who ask now, and return how it ended. Raises NotMadeError: it is as it was."""
         reason = self.session.gate.reason
         ended = reason is not None and reason.reason != RENEWED
         if self._stopped or (ended and (self._engine is not None or not self._rested())):
             raise NotMadeError(*self._why())
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._futures[work.job.key] = future
-        self._queue.put_nowait(work)
-        self._came.set()
-        return await future
+        future = self._futures.get(work.job.key)
+        if future is None:
+            future = self._futures[work.job.key] = asyncio.get_running_loop().create_future()
+            self._queue.put_nowait(work)
+            self._came.set()
+        return await asyncio.shield(future)
 
     def waiting(self) -> str | None:
         """Return what requests wait for, None while they leave as they should."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -19,7 +20,7 @@ from tests.gateway.shells.takers import Answer
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.gateway.shells.shapes import Shape
 
@@ -32,8 +33,8 @@ providers:
   gpt: {{api: openai, base_url: {url}, keys: [TEST_KEY], model: gpt-image-2, price: {price}}}
   bfl: {{api: bfl, base_url: {url}, keys: [TEST_KEY], model: flux-kontext-max, price: {price}}}
 provider: relay
-limits: {{concurrency: 8, timeout: 90s}}
-output: {{dir: out}}
+limits: {{concurrency: 32, timeout: 90s}}
+output: {{dir: out, accept: [ratio]}} # a named job's picture is square, whatever is ordered
 """
 
 
@@ -80,14 +81,17 @@ class Gate:
         self, session: aiohttp.ClientSession, shape: Shape, prompt: str, model: str, retry: int = 0
     ) -> Answer:
         """Send a shell's request, with another prompt and model."""
-        headers = shape.headers | ({"x-stainless-retry-count": str(retry)} if retry else {})
+        headers = {name: text for name, text in shape.headers.items() if not (name == "content-type" and shape.parts)}
+        headers |= {"x-stainless-retry-count": str(retry)} if retry else {}
         data: bytes | aiohttp.FormData
         if shape.parts:
             data = aiohttp.FormData()
             for part in shape.parts:
-                told = {"prompt": prompt, "model": model}.get(part.name)
-                content = part.data if told is None else told.encode()
-                data.add_field(part.name, content, filename=part.filename, content_type=_kind(part.filename))
+                if part.filename is None:
+                    told = {"prompt": prompt, "model": model}.get(part.name)
+                    data.add_field(part.name, part.data.decode() if told is None else told)
+                else:
+                    data.add_field(part.name, part.data, filename=part.filename, content_type="image/png")
         else:
             body = {**(shape.body or {}), "model": model}
             data = json.dumps(body).replace("a red mug", prompt).replace("on marble", prompt).encode()
@@ -100,14 +104,24 @@ class Gate:
             return await answer.read()
 
 
-def _kind(filename: str | None) -> str | None:
-    return None if filename is None else "image/png"
+async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+def _gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     with opened(*dialects()) as bank, program_in(tmp_path_factory.mktemp("gate")) as program:
         program.write("m.yaml", MANIFEST.format(url=bank.url, price=PRICE))
         made = Gate(program, bank, free_port())
         made.start()
         yield made
+
+
+@pytest.fixture
+def gate(_gate: Gate) -> Iterator[Gate]:
+    """Lend the module's gateway, and let go of what a test held back."""
+    yield _gate
+    _gate.bank.held = None

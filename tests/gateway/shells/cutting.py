@@ -38,14 +38,16 @@ class Wire:
         ways = [asyncio.create_task(_copy(reader, far_writer)), asyncio.create_task(_copy(far_reader, writer))]
         if cut is not None:
             ways.append(asyncio.create_task(_until(cut)))
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if cut is not None:
-            _reset(writer)
-        for task in ways:
-            task.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        far_writer.transport.abort()
-        writer.close()
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if cut is not None:
+                _reset(writer)
+            for task in ways:
+                task.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            far_writer.transport.abort()
+            writer.close()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -83,6 +85,7 @@ def wired(to: int) -> Iterator[Wire]:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0.01)  # until what was cut off is closed
 
     def serve() -> None:
         server = loop.run_until_complete(start())
