@@ -34,6 +34,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "prune": ("folder", "List pictures of jobs that are no longer listed, and set them aside."),
     "recipe": ("recipe", "Print what runs a manifest every night: cron, systemd, docker, kubernetes and others."),
     "gateway": ("shells.gateway", "Serve OpenAI's images and chat API over a manifest's providers, for chat shells."),
+    "comfyui": ("shells.comfyui", "Put the nodes for ComfyUI into it, which make pictures through a gateway."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
     "gateway-key": (
         "shells.gateway_key",

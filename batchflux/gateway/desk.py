@@ -23,12 +23,12 @@ from batchflux.engine.shutdown import BUDGET
 from batchflux.errors import RULES, Code, StorageError
 from batchflux.gateway.answering import errors
 from batchflux.gateway.clients import LOCAL, Client
-from batchflux.gateway.maker import CLIENT
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection, collected_again, work_for
 from batchflux.ledger.tables import currency, known_by_key
+from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
 from batchflux.runner import NotMadeError
 
@@ -54,7 +54,7 @@ PATIENCE = 60.0  # seconds for which a call that has not left is kept for a clie
 class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
-    `made` comes to its pictures, or to a RefusalError. `joined`: it repeats a call on record, so nothing was bought.
+    `made` comes to its pictures, or to a RefusalError. `buys`: something may be bought for it now, and was not before.
     """
 
     client: Client
@@ -62,7 +62,7 @@ class Held:
     mark: str | None
     waiting: int = 0
     left: float = field(default_factory=time.monotonic)
-    joined: bool = False
+    buys: bool = False
     made: asyncio.Future[Sequence[Shot]]
 
     def wanted(self) -> bool:
@@ -135,7 +135,7 @@ class Desk:
         return format(sum(costs), "f") if costs else None
 
     async def take(self, client: Client, order: Order, *, mark: str | None, again: bool) -> tuple[Held, bool]:
-        """Return the call that an order is, or repeats, and whether it repeats one that is under way.
+        """Return the call that an order is, or repeats, and whether it is one that is being made for someone else.
 
         `again`: the client says that it asked before.
 
@@ -208,7 +208,7 @@ class Desk:
         found, jobs = await self._on_record(held, call, job, count, again=again)
         self._of_job |= dict.fromkeys((one.key for one in jobs), held)
         try:
-            ends = await asyncio.gather(*(self._made(one, new=not found) for one in jobs))
+            ends = await asyncio.gather(*(self._made(one, held, new=not found) for one in jobs))
         finally:
             for one in jobs:
                 self._of_job.pop(one.key, None)
@@ -226,18 +226,16 @@ class Desk:
             found = await self._run.database.submit(partial(self._before, call=call, again=again))
             if found is not None:
                 self._check_same(found.content, call.content)
-                held.joined = True
                 self.joined += 1
-                jobs = jobs_of(found.number, found.variant, count, take)
-            else:
-                self._admit(held.client, job, count)
-                _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+                return True, jobs_of(found.number, found.variant, count, take)
+            self._admit(held.client, job, count)
+            _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         except RefusalError:
             called = False
             raise
         finally:
             self._maker.settle(call.asked, called=called)
-        return found is not None, jobs
+        return False, jobs
 
     def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
@@ -258,7 +256,7 @@ class Desk:
             message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."
             raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=wait)
 
-    async def _made(self, job: Job, *, new: bool) -> Shot | RefusalError:
+    async def _made(self, job: Job, held: Held, *, new: bool) -> Shot | RefusalError:
         """Return the picture of a job, made now if it is not there; or why there is none."""
         known = None if new else await self._known(job)
         failed = known is not None and known.status == Status.FAILED
@@ -270,6 +268,7 @@ class Desk:
         if work is None:
             return self._end(job, known)
         outcome: Outcome | None = None
+        held.buys |= work.costs
         try:
             outcome = await self._run.make(work)
         except NotMadeError as error:

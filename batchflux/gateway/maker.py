@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from batchflux.models import Reference
     from batchflux.photos import Photos
 
-CLIENT = "client"  # the tag that says whose call a job is of
-
 
 class Model(NamedTuple):
     """What can be asked for by `id`: a provider's model, and its price as a decimal number, where one is known."""

@@ -12,6 +12,7 @@ from batchflux.folders.pictures import Whence
 from batchflux.gateway.answering.links import Names
 from batchflux.gateway.clients import Accounts
 from batchflux.gateway.desk import Desk
+from batchflux.gateway.extras import Extras
 from batchflux.gateway.guard import Guard, origins_of
 from batchflux.gateway.listen import Bound, bind, serve
 from batchflux.gateway.maker import Maker
@@ -76,9 +77,11 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             whence = await run.database.submit(Whence.of)
             pictures = Pictures(names, run, whence._replace(base=str(manifest.base)), options.run.environ)
             accounts = Accounts(spent, manifest.currency)
-            desk.open(run, Maker(manifest, run.session.books.photos), names, accounts)
-            guard = Guard(options.keys, bound.hosts, origins)
-            served = await serve(Server(guard, desk, pictures, options.public_url).app(), bound.socket)
+            maker = Maker(manifest, run.session.books.photos)
+            desk.open(run, maker, names, accounts)
+            app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, options.public_url).app()
+            Extras(run, maker, names, options.public_url).add_to(app)
+            served = await serve(app, bound.socket)
             try:
                 yield Gateway(bound=bound, run=run)
             finally:

@@ -97,31 +97,31 @@ class Server:
 
     async def _images(self, request: web.Request, order: Order, form: Form, *, edit: bool) -> web.StreamResponse:
         answer = ImagesAnswer(created=int(time.time()), link=self._link(request), inline=form.inline, edit=edit)
-        held, joined = await self._taken(request, order)
+        held, joins = await self._taken(request, order)
         with _waiting(held):
             if form.stream:
                 return await send.send_stream(request, answer.stream(held.made), headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(shots, form, joined=joined or held.joined)
+                request, answer.document(shots), self._told(shots, form, joined=joins or not held.buys)
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = bodies.parsed(await request.read())
         order, form = chats.chat(body, lambda url: self._own(request, url) is not None)
         answer = ChatAnswer(model=order.model, created=int(time.time()), link=self._link(request), inline=form.inline)
-        held, joined = await self._taken(request, order)
+        held, joins = await self._taken(request, order)
         with _waiting(held):
             if form.stream:
                 frames = answer.stream(held.made, self._desk.doing)
                 return await send.send_stream(request, frames, headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(shots, form, joined=joined or held.joined)
+                request, answer.document(shots), self._told(shots, form, joined=joins or not held.buys)
             )
 
     async def _taken(self, request: web.Request, order: Order) -> tuple[Held, bool]:
-        """Take an order; links to our own pictures become those."""
+        """Take an order, as the desk does; links to our own pictures become those."""
         images = [await self._looked_up(request, picture) for picture in order.images]
         mask = None if order.mask is None else await self._looked_up(request, order.mask)
         order = replace(order, images=tuple(images), mask=mask)

@@ -248,6 +248,9 @@ def stores_of(said: Mapping[str, StoreConfig], secrets: Lookup) -> Stores:
     return Stores(look_up=secrets.get, settings=settings)
 
 
+CLIENT = "client"  # the tag of a job that a gateway's client called for
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A manifest without static faults.
@@ -343,7 +346,9 @@ class Manifest:
 
     @property
     def tag_names(self) -> tuple[str, ...]:
-        """The names of all tags, in the order in which the manifest first writes them."""
+        """The names of all tags, in the order in which the manifest first writes them; of calls, whose they are."""
+        if self.served:
+            return (CLIENT,)
         pairs = (pair for entry in self.entries for pair in entry.fields.get("tags", ()))
         return tuple(dict.fromkeys(name for name, _ in pairs))
 

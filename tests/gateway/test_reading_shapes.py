@@ -68,14 +68,10 @@ EXPECTED = {
         MARBLE,
         dropped="frequency_penalty, logit_bias, max_tokens, presence_penalty, temperature, top_p, system prompt",
     ),
-    "OpenAI SDK: generate": images(
-        {**RED, "count": 2, "fields": {"aspect_ratio": HIGH, "quality": "high", "seed": "7"}}, size=HIGH
-    ),
+    "OpenAI SDK: generate": images({**RED, "count": 2, "fields": {"aspect_ratio": HIGH, "quality": "high"}}, size=HIGH),
     "OpenAI SDK: generate, streamed": images(RED, stream=True),
     "OpenAI SDK: edit": images(MARBLE),
-    "OpenAI SDK: edit two with a mask": images(
-        {**BOTH, "prompt": "on marble", "mask": Picture(data=MASK), "fields": {"seed": "7"}}
-    ),
+    "OpenAI SDK: edit two with a mask": images({**BOTH, "prompt": "on marble", "mask": Picture(data=MASK)}),
 }
 
 

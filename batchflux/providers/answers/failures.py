@@ -96,6 +96,7 @@ _NAMES: Mapping[str, Code] = {
             internal_server_error overloaded overloaded_error engine_overloaded model_overloaded
             service_unavailable service_unavailable_error timeout timeout_error upstream_timeout base_resp:1000
             base_resp:1001 base_resp:1013 base_resp:1024 base_resp:1033 finish_reason:error""",
+        Code.UNKNOWN: "unknown_outcome",  # of another batchflux's gateway
     }.items()
     for name in names.split()
 }
@@ -136,7 +137,10 @@ _STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, _TOO_MANY: Code.RATE
 _STATUS |= dict.fromkeys((409, 425), Code.SERVER)
 _FIRM_STATUSES = frozenset({401, 402, 404})
 _GAVE_UP = frozenset({408, 499, 504, 520, 524})
-_GAVE_UP_WORDS = re.compile(r"\b(?:HTTP|status(?:[_ ]code)?[:=]?) (?:408|499|504|520|524)\b", re.IGNORECASE)
+_GAVE_UP_WORDS = re.compile(  # a gateway's, also LiteLLM's of a connection that broke
+    r"\b(?:HTTP|status(?:[_ ]code)?[:=]?) (?:408|499|504|520|524)\b|\blitellm\.(?:APIConnectionError|Timeout)\b",
+    re.IGNORECASE,
+)
 _FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
 _UNAVAILABLE = frozenset({502, 503, 521, 522, 523, 525, 526, 527, 530})  # said by gateways, some of them Cloudflare's
 _BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
@@ -293,7 +297,7 @@ def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, 
     message = tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide)
     if code is Code.SERVER and name not in _NAMES and name.partition(":")[0] in _ENDS:
         return JobError(Code.NO_IMAGE, message, final=True)
-    return JobError(code, message, billed=False)
+    return JobError(code, message, billed=code is Code.UNKNOWN)
 
 
 def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:

@@ -325,7 +325,7 @@ PICTURES = (
         path=GENERATIONS,
         source=_sdk,
         headers=SDK,
-        body={"model": MODEL, "prompt": "a red mug", "n": 2, "quality": "high", "size": "1024x1536", "seed": 7},
+        body={"model": MODEL, "prompt": "a red mug", "n": 2, "quality": "high", "size": "1024x1536"},
     ),
     Shape(
         sender="OpenAI SDK",
@@ -350,7 +350,7 @@ PICTURES = (
         source=_sdk,
         headers=SDK,
         parts=(
-            *texts(prompt="on marble", model=MODEL, n="1", size="auto", stream="false", seed="7"),
+            *texts(prompt="on marble", model=MODEL, n="1", size="auto", stream="false"),
             *(upload("image[]", MUG), upload("image[]", CUP), upload("mask", MASK)),
         ),
     ),

@@ -1,0 +1,268 @@
+"""What the gateway answers beside OpenAI's API: a client's manifest as calls, and what was made for the client.
+
+A manifest comes from outside, so it may say what pictures it wants and nothing else: no table, file, pattern, bucket,
+provider, folder or variable of this machine is looked at for it. Making it into calls sends and buys nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from math import prod
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from batchflux.errors import Fault, ManifestError, quoted
+from batchflux.gateway.answering.links import base_of, link_of
+from batchflux.gateway.guard import CLIENT
+from batchflux.gateway.orders import RefusalError
+from batchflux.gateway.reading.bodies import parsed
+from batchflux.gateway.reading.parameters import ORDERED
+from batchflux.ledger.tables import currency, select
+from batchflux.manifest.entries import read_entries
+from batchflux.manifest.expansion import expand
+from batchflux.manifest.loader import FREE
+from batchflux.manifest.reading.diagnostics import Faults, check_sound
+from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.yaml_nodes import Items, Table, found, read_tree
+from batchflux.manifest.schema import Defaults, OutputConfig
+from batchflux.models import Reference, Status
+from batchflux.photos import Photos
+from batchflux.providers import capabilities
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from batchflux.capabilities import Capabilities
+    from batchflux.gateway.answering.links import Names
+    from batchflux.gateway.maker import Maker
+    from batchflux.ledger.tables import Known
+    from batchflux.manifest import Manifest
+    from batchflux.manifest.reading.yaml_nodes import KeyPath, Node
+    from batchflux.manifest.schema import Entry
+    from batchflux.models import Job
+    from batchflux.runner import Endless
+
+EXPAND, RESULTS = "/v1/batchflux/expand", "/v1/batchflux/results"
+MOST_BYTES = 1 << 20  # of a manifest
+MOST_JOBS = 1000
+MOST_TEXT = 4 << 20  # characters of all prompts together, which templates make longer than the manifest
+MOST_ROWS = 100  # of a page of results
+_NAME = "manifest"  # what messages call the text
+_TOP = frozenset({"version", "name", "defaults", "jobs"})
+_FIELDS = frozenset({"id", "prompt", "image", "images", "model", "provider", "variant", "tags", *ORDERED})
+_ENTRY = _FIELDS | {"matrix", "zip", "exclude"}
+_CURSOR = re.compile(r"([0-9]{1,15})-([0-9]{1,6})", re.ASCII)
+_PAGE = """
+SELECT calls.number, call_jobs.place, jobs.number FROM calls
+CROSS JOIN call_jobs ON call_jobs.call = calls.number CROSS JOIN jobs ON jobs.key = call_jobs.job
+WHERE +calls.client = ? AND (calls.number, call_jobs.place) < (?, ?)
+ORDER BY calls.number DESC, call_jobs.place DESC LIMIT ?
+"""
+_NEWEST = (1 << 62, 0)
+
+
+class Extras:
+    """Both, of one run; `public_url` is what links begin with, None: the address by which the client found us."""
+
+    def __init__(self, run: Endless, maker: Maker, names: Names, public_url: str | None) -> None:
+        self._run, self._maker, self._names, self._public_url = run, maker, names, public_url
+        self._free = asyncio.Semaphore()  # templates of one manifest at a time
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        app.router.add_post(EXPAND, self._expand)
+        app.router.add_get(RESULTS, self._results)
+
+    async def _expand(self, request: web.Request) -> web.Response:
+        text = text_of(parsed(await request.read()))
+        models = {(one.model, one.provider): one.id for one in self._maker.models()}
+        async with self._free:
+            made = await asyncio.to_thread(expanded, self._run.session.manifest, capabilities(), models, text)
+        return web.json_response(made)
+
+    async def _results(self, request: web.Request) -> web.Response:
+        base = base_of(self._public_url, request.scheme, request.host)
+        read = partial(results, client=request[CLIENT].name, names=self._names, base=base, query=dict(request.query))
+        return web.json_response(await self._run.database.submit(read))
+
+
+class _Links(Photos):
+    """References of jobs that come from outside: addresses of the web alone; no file is looked for."""
+
+    def reference(self, source: str) -> Reference:
+        return Reference(source=source, fault=_no_link(source))
+
+    def object(self, address: str) -> Reference:
+        return self.reference(address)
+
+
+def _no_link(source: str) -> str:
+    return f"the reference {quoted(source)} is no address of the web, and no files or buckets are read here"
+
+
+def expanded(
+    manifest: Manifest, offers: Sequence[Capabilities], models: Mapping[tuple[str, str], str], text: bytes
+) -> dict[str, Any]:
+    """Return the calls that a client's manifest comes to, as JSON, and what they cost at most.
+
+    `manifest` is the gateway's own; `models` has what clients call each model, by it and its provider. Jobs with tags
+    lose them. Blocks, since it renders templates. RefusalError: with what is wrong first.
+    """
+    faults = Faults(_NAME)
+    try:
+        root = _tree(text, faults)
+        _allowed(root, faults)
+        _raise(faults)
+        entries = read_entries(root, check_sound(Defaults, _defaults(root), ("defaults",), faults)[0], faults)
+        _raise(faults)
+        _check_sizes(entries, faults)
+        _raise(faults)
+        jobs = [*_jobs(manifest, offers, entries, faults)]
+    except ManifestError as error:
+        raise _refused(str(error.faults[0])) from None
+    _raise(faults)
+    prices = [manifest.providers[job.provider].price_of(job.model) for job in jobs]
+    cost = None if None in prices else f"{sum(filter(None, prices), Decimal(0)):f}"
+    return {"jobs": [_call(job, models) for job in jobs], "cost": cost, "currency": manifest.currency}
+
+
+def text_of(body: Mapping[str, Any]) -> bytes:
+    """Return the text of the manifest in a body; RefusalError."""
+    text = body.get("manifest")
+    if not isinstance(text, str):
+        raise _refused('send {"manifest": "..."}, the text of a manifest')
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) > MOST_BYTES:
+        raise _refused(f"the manifest has {len(data)} bytes; at most {MOST_BYTES} are read")
+    return data
+
+
+def _tree(data: bytes, faults: Faults) -> Table:
+    root = read_tree(data, _NAME, faults.note)
+    if not isinstance(root, Table):
+        raise _refused(f"found {found(root)}; a manifest is a mapping with jobs")
+    return root
+
+
+def _defaults(root: Table) -> Node:
+    return root.pairs.get("defaults") or Table(root.line)
+
+
+def _allowed(root: Table, faults: Faults) -> None:
+    """Note what a client's manifest says that is the gateway's to say, or would be read from its machine."""
+    for key, line in root.lines.items():
+        if key not in _TOP and not key.startswith(FREE):
+            faults.add(line, (key,), "is the gateway's own; a manifest that comes to it has name, defaults and jobs")
+    defaults, jobs = root.pairs.get("defaults"), root.pairs.get("jobs")
+    parts: list[tuple[KeyPath, Node | None, frozenset[str]]] = [(("defaults",), defaults, _FIELDS)]
+    if isinstance(jobs, Items):
+        parts += [(("jobs", index), node, _ENTRY) for index, node in enumerate(jobs.items)]
+    for path, node, allowed in parts:
+        table = node if isinstance(node, Table) else Table(root.line)
+        for key, value in table.pairs.items():
+            if key not in allowed and not is_nothing(value):
+                faults.add(table.lines[key], (*path, key), "does not reach a gateway; remove it")
+
+
+def _check_sizes(entries: Sequence[Entry], faults: Faults) -> None:
+    """Note axes that are read from files, and what would be more jobs than are made; before any value is."""
+    for entry in entries:
+        path = "jobs", entry.index
+        for axis in entry.axes:
+            if axis.kind not in {"list", "range"}:
+                message = f"{axis.kind} reads files, and none are read here; write a list"
+                faults.add(axis.line, (*path, axis.place, axis.name), message)
+        zipped = [axis.least() for axis in entry.axes if axis.zipped]
+        if prod(axis.least() for axis in entry.axes if not axis.zipped) * max(zipped, default=1) > MOST_JOBS:
+            faults.add(entry.line, path, f"is more than {MOST_JOBS} combinations; take values out")
+
+
+def _jobs(
+    manifest: Manifest, offers: Sequence[Capabilities], entries: tuple[Entry, ...], faults: Faults
+) -> Iterator[Job]:
+    output = manifest.output.model_copy(update={"file_name": OutputConfig().file_name})
+    listed = replace(manifest, display=_NAME, output=output, entries=entries, served=False)
+    made = expand(listed, offers, faults.note, most=MOST_JOBS + 1).decoding(_Links(manifest.base))
+    texts = 0
+    for number, job in enumerate(made):
+        texts += len(job.prompt)
+        fault = job.fault
+        if fault is None and number == MOST_JOBS:
+            fault = f"these are more than {MOST_JOBS} jobs; make several manifests of them"
+        if fault is None and texts > MOST_TEXT:
+            fault = f"the prompts have more than {MOST_TEXT} characters together; make several manifests of them"
+        if fault is not None:
+            faults.note(Fault(file=_NAME, line=None, where="", message=fault))
+            return
+        yield job
+
+
+def _call(job: Job, models: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """Return one job as a client calls for it."""
+    model = models.get((job.model, job.provider))
+    if model is None:
+        raise _refused(f"the model {quoted(job.model)} is none of this gateway's; it has {', '.join(models.values())}")
+    given = {name: getattr(job, name) for name in sorted(ORDERED)}
+    return {
+        "id": job.id,
+        "prompt": job.prompt,
+        "model": model,
+        "images": [image.url for image in job.images],
+        **{name: value for name, value in given.items() if value is not None},
+        "idempotency_key": job.key,
+    }
+
+
+def _raise(faults: Faults) -> None:
+    if faults.found:
+        raise _refused(str(faults.in_order()[0]))
+
+
+def _refused(message: str) -> RefusalError:
+    return RefusalError(400, "invalid_manifest", f"{message}.", param="manifest")
+
+
+def results(
+    connection: sqlite3.Connection, *, client: str, names: Names, base: str, query: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a page of what was made for a client, the newest first, as JSON; `next` is the `after` of the next page.
+
+    `base` is what links begin with. RefusalError: `limit` or `after` is none.
+    """
+    limit, after = query.get("limit", ""), query.get("after", "")
+    cursor = _CURSOR.fullmatch(after)
+    if after and cursor is None:
+        raise RefusalError(400, "invalid_value", "after is what an answer called next.", param="after")
+    if limit and not (limit.isascii() and limit.isdigit() and len(limit) < len(str(_NEWEST[0]))):
+        raise RefusalError(400, "invalid_value", f"limit is a number from 1 to {MOST_ROWS}.", param="limit")
+    most = min(max(int(limit or MOST_ROWS), 1), MOST_ROWS)
+    begin = (int(cursor[1]), int(cursor[2])) if cursor else _NEWEST
+    page = connection.execute(_PAGE, (client, *begin, most + 1)).fetchall()
+    known = {row.number: row for row in select(connection, "number", [number for *_, number in page[:most]])}
+    data = [_row(known[number], names, base) for *_, number in page[:most] if number in known]
+    call, place, _ = page[most - 1] if len(page) > most else (0, 0, 0)
+    return {"data": data, "next": f"{call}-{place}" if len(page) > most else None}
+
+
+def _row(row: Known, names: Names, base: str) -> dict[str, Any]:
+    asked, url = json.loads(row.spec), None
+    if row.status == Status.DONE.value and row.file_name is not None:
+        url = link_of(base, names.name(row.key.hex(), PurePath(row.file_name).suffix.removeprefix(".")))
+    return {
+        "id": row.id,
+        "status": row.status,
+        "url": url,
+        "prompt": asked.get("prompt"),
+        "seed": asked.get("seed"),
+        "width": row.width,
+        "height": row.height,
+        "cost": f"{currency(row.cost):f}",
+    }

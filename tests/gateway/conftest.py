@@ -1,0 +1,108 @@
+"""A gateway within this process, with a bank behind it that counts what it bills."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from batchflux.gateway.clients import ClientKeys
+from batchflux.gateway.running import GatewayOptions
+from batchflux.gateway.running import gateway as served
+from batchflux.planner import load_manifest
+from batchflux.runner import RunOptions
+from batchflux.testing.bank import KEY, PRICE
+from tests.program import bank
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from batchflux.runner import Endless
+    from batchflux.testing.bank import Bank
+
+GENERATIONS = "/images/generations"
+
+
+@dataclass
+class Answer:
+    """What a call was answered: JSON, and headers by their names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    json: Any
+
+    @property
+    def code(self) -> str:
+        """The code of an error."""
+        return str(self.json["error"]["code"])
+
+
+@dataclass
+class Front:
+    """A gateway that is served, and a client of it."""
+
+    url: str
+    run: Endless
+    http: aiohttp.ClientSession
+
+    async def post(self, path: str, body: dict[str, Any], **headers: str) -> Answer:
+        """Post JSON; headers with _ for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.http.post(f"{self.url}{path}", json=body, headers=named) as answer:
+            return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.json())
+
+    async def picture(self, prompt: str, /, n: int = 1, headers: dict[str, str] | None = None, **body: Any) -> Answer:
+        """Ask for pictures of a prompt, as links."""
+        asked = {"prompt": prompt, "n": n, "response_format": "url", **body}
+        return await self.post(GENERATIONS, asked, **headers or {})
+
+
+@dataclass
+class Gateways:
+    """Gateways over one folder, one after another."""
+
+    folder: Path
+    bank: Bank
+
+    def opened(
+        self, *, limits: str = "", at_once: int = 6, keys: str | None = None, manifest: str | None = None
+    ) -> AbstractAsyncContextManager[Front]:
+        """Serve one; `keys` are the lines of its file of clients."""
+        return self._opened(f"concurrency: {at_once}{limits}", keys, manifest)
+
+    @asynccontextmanager
+    async def _opened(self, limits: str, keys: str | None, manifest: str | None) -> AsyncIterator[Front]:
+        path = self.folder / "g.yaml"
+        provider = f"{{name: tuzi, base_url: {self.bank.url}, keys: [TEST_KEY], price: {PRICE}, currency: CNY}}"
+        text = f"version: 1\nname: g\nprovider: {provider}\nlimits: {{{limits}, timeout: 20s}}\n"
+        path.write_text(manifest or text, encoding="utf-8")
+        environ = {"TEST_KEY": KEY}
+        clients = None
+        if keys is not None:
+            (self.folder / "keys.yaml").write_text(keys, encoding="utf-8")
+            clients = ClientKeys(self.folder / "keys.yaml")
+        loaded = load_manifest(path, out=str(self.folder / "out"), environ=environ, served=True)
+        options = GatewayOptions(port=0, keys=clients, run=RunOptions(environ=environ))
+        async with served(loaded, options) as running, aiohttp.ClientSession() as http:
+            yield Front(f"{running.bound.url}/v1", running.run, http)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return the rows of results.csv."""
+        with (self.folder / "out" / "results.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def gateways(tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Gateways:
+    """Serve gateways over a folder, in front of a bank."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Gateways(tmp_path, bank)
+
+
+__all__ = ["bank"]

@@ -1,0 +1,219 @@
+"""The desk: what joins a call that is there, what is a new one, what is tried again; by what a bank bills."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux.gateway import desk
+from batchflux.gateway.clients import digest_of
+from batchflux.planner import load_manifest
+from batchflux.runner import RunOptions, run
+from batchflux.testing.bank import KEY, PRICE, picture_of
+
+if TYPE_CHECKING:
+    from tests.gateway.conftest import Answer, Front, Gateways
+
+AGAIN = {"x-stainless-retry-count": "1"}
+
+
+def urls(answer: Answer) -> list[str]:
+    """Return the links of an answer that has pictures."""
+    assert answer.status == 200, answer.json
+    return [one["url"] for one in answer.json["data"]]
+
+
+async def look(front: Front, url: str) -> bytes:
+    """Fetch a picture by its link."""
+    async with front.http.get(url) as answer:
+        assert answer.status == 200
+        return await answer.read()
+
+
+async def test_a_call_gives_its_picture_by_a_link_and_is_on_record(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        answer = await front.picture("job a")
+        assert await look(front, urls(answer)[0]) == picture_of("a")
+        assert answer.headers["x-batchflux-cost"] == str(PRICE)
+        assert answer.headers["x-batchflux-currency"] == "CNY"
+    rows = gateways.rows()
+    assert [(row["status"], row["prompt"], row["tags.client"]) for row in rows] == [("done", "job a", "local")]
+    assert answer.headers["x-batchflux-jobs"] == rows[0]["id"]
+
+
+async def test_the_same_while_it_is_made_joins_and_afterwards_is_another_picture(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.2, 0.2)
+    async with gateways.opened() as front:
+        first, second = await asyncio.gather(front.picture("job a"), front.picture("job a"))
+        assert urls(first) == urls(second)
+        assert gateways.bank.billed == {"a": 1}
+        third = await front.picture("job a")
+        assert urls(third) != urls(first)
+        assert "x-batchflux-joined" not in third.headers
+        assert gateways.bank.billed == {"a": 2}
+
+
+async def test_what_a_client_asks_again_joins_its_last_call(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        first = await front.picture("job a")
+        second = await front.picture("job a", headers=AGAIN)
+        assert urls(first) == urls(second)
+        assert second.headers["x-batchflux-joined"] == "true"
+        other = await front.picture("job a", headers=AGAIN, seed=7)
+        assert urls(other) != urls(first), "a retry of what was never asked before is a call"
+        assert gateways.bank.billed == {"a": 2}
+
+
+async def test_a_mark_stands_for_one_call_for_ever(gateways: Gateways) -> None:
+    mark = {"Idempotency-Key": "k-1"}
+    async with gateways.opened() as front:
+        first = await front.picture("job a", headers=mark)
+    async with gateways.opened() as front:
+        assert [url.rpartition("/")[2] for url in urls(await front.picture("job a", headers=mark))] == [
+            url.rpartition("/")[2] for url in urls(first)
+        ]
+        reused = await front.picture("job b", headers=mark)
+        assert (reused.status, reused.code) == (400, "idempotency_key_reused")
+        other = await front.picture("job a", headers={"Idempotency-Key": "k-2"})
+        assert urls(other) != urls(first)
+    assert gateways.bank.billed == {"a": 2}
+
+
+async def test_two_marks_at_once_are_two_calls(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.2, 0.2)
+    async with gateways.opened() as front:
+        marks = ({"Idempotency-Key": mark} for mark in ("a", "b", "a"))
+        answers = await asyncio.gather(*(front.picture("job a", headers=mark) for mark in marks))
+        assert len({urls(answer)[0] for answer in answers}) == 2
+    assert gateways.bank.billed == {"a": 2}
+
+
+async def test_a_client_that_leaves_finds_its_picture_when_it_is_back(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.3, 0.3)
+    async with gateways.opened() as front:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.15):
+                await front.picture("job a")
+        assert urls(await front.picture("job a", headers=AGAIN))
+        assert gateways.bank.billed == {"a": 1}
+    async with gateways.opened() as front:  # and after a restart
+        assert urls(await front.picture("job a", headers=AGAIN))
+    assert gateways.bank.billed == {"a": 1}
+
+
+async def test_several_pictures_are_jobs_of_one_call(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        first = await front.picture("job a", n=3)
+        assert len(set(urls(first))) == 3
+        assert urls(await front.picture("job a", n=3, headers=AGAIN)) == urls(first)
+        assert first.headers["x-batchflux-cost"] == "0.42"
+    assert gateways.bank.billed == {"a": 3}
+
+
+async def test_a_lost_answer_is_not_paid_again_for_who_asks_again(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        first = await front.picture("job a #lost")
+        assert (first.status, first.code) == (400, "unknown_outcome")
+        second = await front.picture("job a #lost", headers=AGAIN)
+        assert (second.status, second.code) == (400, "unknown_outcome")
+        assert gateways.bank.billed == {"a": 1}
+        assert gateways.bank.posts == {"a": 1}
+
+
+async def test_what_cost_nothing_is_tried_again_as_the_same_call(gateways: Gateways) -> None:
+    async with gateways.opened(limits=", attempts: 1, max_consecutive_failures: 100") as front:
+        first = await front.picture("job a #500*1 #url")
+        assert (first.status, first.code) == (503, "provider_failed")
+        second = await front.picture("job a #500*1 #url", headers=AGAIN)
+        assert urls(second)
+        assert second.headers["x-batchflux-joined"] == "true"
+    assert gateways.bank.billed == {"a": 1}
+
+
+async def test_what_was_refused_is_not_sent_again(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        for headers in ({}, AGAIN):
+            answer = await front.picture("job a #moderated", headers=headers)
+            assert (answer.status, answer.code) == (400, "content_policy_violation")
+    assert gateways.bank.posts == {"a": 1}
+
+
+@pytest.mark.slow  # it is fetched several times, at growing intervals
+async def test_a_picture_that_could_not_be_fetched_is_fetched_for_who_asks_again(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        first = await front.picture("job a #link404")
+        assert (first.status, first.code) == (400, "download_failed")
+        gateways.bank.prompts["a"] = "job a"
+        assert urls(await front.picture("job a #link404", headers=AGAIN))
+    assert gateways.bank.billed == {"a": 1}
+
+
+async def test_the_budget_is_never_passed_whoever_asks_at_once(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.02, 0.05)
+    async with gateways.opened(limits=f", budget: {PRICE * 5:.2f}", at_once=50) as front:
+        answers = await asyncio.gather(*(front.picture(f"job j{n}") for n in range(30)))
+        codes = [answer.status for answer in answers]
+        assert codes.count(200) == 5
+        assert {answer.code for answer in answers if answer.status != 200} == {"insufficient_quota"}
+        assert (await front.picture("job more")).status == 429
+    assert gateways.bank.billed.total() == 5
+
+
+async def test_each_client_has_its_own_money_over_all_runs(gateways: Gateways) -> None:
+    keys = "".join(
+        f"- name: {name}\n  sha256: {digest_of(key).hex()}\n  budget: {PRICE * most:.2f}\n"
+        for name, key, most in (("one", "sk-one", 2), ("two", "sk-two", 1))
+    )
+    one, two = ({"Authorization": f"Bearer sk-{name}"} for name in ("one", "two"))
+    async with gateways.opened(keys=keys) as front:
+        answers = await asyncio.gather(*(front.picture(f"job j{n}", headers=one) for n in range(8)))
+        assert sorted(answer.status for answer in answers) == [200] * 2 + [429] * 6
+    async with gateways.opened(keys=keys) as front:
+        assert (await front.picture("job k", headers=one)).code == "insufficient_quota"
+        assert (await front.picture("job k", headers=two)).status == 200
+        assert (await front.picture("job l", headers=two)).code == "insufficient_quota"
+        assert (await front.picture("job l")).code == "invalid_api_key"
+    assert gateways.bank.billed.total() == 3
+
+
+async def test_one_client_does_not_join_the_call_of_another(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.1, 0.1)
+    keys = "".join(f"- name: {name}\n  sha256: {digest_of(f'sk-{name}').hex()}\n" for name in ("one", "two"))
+    async with gateways.opened(keys=keys) as front:
+        marks = ({"Authorization": f"Bearer sk-{name}", "Idempotency-Key": "same"} for name in ("one", "two"))
+        answers = await asyncio.gather(*(front.picture("job a", headers=mark) for mark in marks))
+        assert urls(answers[0]) != urls(answers[1])
+    assert gateways.bank.billed == {"a": 2}
+
+
+async def test_who_has_gone_before_the_request_left_is_not_charged(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "PATIENCE", 0.05)
+    gateways.bank.delay = (0.6, 0.6)
+    async with gateways.opened(at_once=1) as front:
+        first = asyncio.create_task(front.picture("job a"))
+        await asyncio.sleep(0.2)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await front.picture("job b")
+        assert urls(await first)
+        assert urls(await front.picture("job c"))
+        assert gateways.bank.billed == {"a": 1, "c": 1}
+        assert urls(await front.picture("job b", headers=AGAIN)), "who is back gets it"
+
+
+async def test_a_manifest_that_is_run_into_the_same_folder_keeps_the_calls(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        answer = await front.picture("job a")
+    text = (gateways.folder / "g.yaml").read_text() + "\njobs:\n  - {id: own, prompt: job own}\n"
+    (gateways.folder / "m.yaml").write_text(text)
+    environ = {"TEST_KEY": KEY}
+    loaded = load_manifest(gateways.folder / "m.yaml", out=str(gateways.folder / "out"), environ=environ)
+    summary = await run(loaded, RunOptions(environ=environ))
+    assert (summary.exit_code, summary.jobs["unlisted"]) == (0, 0)
+    rows = gateways.rows()
+    assert [row["id"] for row in rows] == ["own", answer.headers["x-batchflux-jobs"]]
+    assert gateways.bank.billed == {"a": 1, "own": 1}
