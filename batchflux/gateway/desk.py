@@ -248,16 +248,15 @@ class Desk:
             if found is not None:
                 self._check_same(found.content, call.content)
                 self.joined += 1
-                jobs = jobs_of(found.number, found.variant, count, take)
-            else:
-                self._admit(held.client, job, count)
-                _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+                return True, jobs_of(found.number, found.variant, count, take)
+            self._admit(held.client, job, count)
+            _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         except RefusalError:
             called = False
             raise
         finally:
             self._maker.settle(call.asked, called=called)
-        return found is not None, jobs
+        return False, jobs
 
     def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
