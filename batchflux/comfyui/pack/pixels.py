@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _WHITE = (255, 255, 255)
+_WITH_ALPHA = ("RGBA", "LA", "PA")
 
 
 def pictures(batch: Any) -> Iterator[Any]:
@@ -42,10 +43,10 @@ def opened(data: bytes) -> Image.Image:
     """Decode a picture as RGB; what is transparent is white. ValueError: it is none."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if not image.has_transparency_data:
-                return image.convert("RGB")
-            seen = image.convert("RGBA")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode not in _WITH_ALPHA and "transparency" not in image.info:
+                return upright.convert("RGB")
+            seen = upright.convert("RGBA")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("is not a picture that can be read") from error
     ground = Image.new("RGB", seen.size, _WHITE)
