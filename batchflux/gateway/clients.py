@@ -260,6 +260,10 @@ class Accounts:
         made.retune(UNBOUND if budget is None else Ceiling(nanos(budget), f"{budget} {self._currency}"))
         return made
 
+    def spent(self) -> dict[str, int]:
+        """Return what was spent by each client's name, in nanounits."""
+        return {**self._spent, **{name: purse.spent for name, purse in self._purses.items()}}
+
     def pace(self, client: Client) -> Pace:
         """Return a client's pace, with the rate that it has by now."""
         made = self._paces.setdefault(client.name, Pace(client.rate))

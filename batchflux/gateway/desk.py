@@ -121,6 +121,20 @@ class Desk:
         """Of all money here."""
         return self._run.session.manifest.currency
 
+    @property
+    def making(self) -> int:
+        """How many calls are being made."""
+        return len(self._held) + len(self._marked)
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for one."""
+        return sum(held.waiting for held in (*self._held.values(), *self._marked.values()))
+
+    def spent(self) -> dict[str, int]:
+        """Return what each client has spent, by its name, in nanounits."""
+        return self._accounts.spent()
+
     def models(self) -> list[Model]:
         """Return what can be asked for."""
         return self._maker.models()
@@ -141,12 +155,7 @@ class Desk:
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
-        reading = asyncio.ensure_future(asyncio.to_thread(self._read, order))
-        try:
-            asked, job = await asyncio.shield(reading)
-        except asyncio.CancelledError:  # its client has gone, and nothing is on record yet
-            reading.add_done_callback(self._unread)
-            raise
+        asked, job = await self._asked(order)
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
@@ -163,6 +172,17 @@ class Desk:
         call = Call(0, client.name, content, mark, asked, 1, time.time())
         self._under_way(self._see_through(held, call, job, order.count, again=again))
         return held, False
+
+    async def _asked(self, order: Order) -> tuple[str, Job]:
+        """Return what an order asks as JSON, and its first job; pictures are written and decoded in a thread."""
+        if not order.images and order.mask is None:
+            return self._read(order)
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read, order))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:  # its client has gone, and nothing is on record yet
+            reading.add_done_callback(self._unread)
+            raise
 
     def _read(self, order: Order) -> tuple[str, Job]:
         asked = self._maker.kept(order)
@@ -223,30 +243,30 @@ class Desk:
         """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
         take, called = partial(self._take, job, call.client), True
         try:
-            found = await self._run.database.submit(partial(self._before, call=call, again=again))
+            repeats = again or call.mark is not None
+            found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
             if found is not None:
                 self._check_same(found.content, call.content)
                 self.joined += 1
-                jobs = jobs_of(found.number, found.variant, count, take)
-            else:
-                self._admit(held.client, job, count)
-                _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+                return True, jobs_of(found.number, found.variant, count, take)
+            self._admit(held.client, job, count)
+            _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         except RefusalError:
             called = False
             raise
         finally:
             self._maker.settle(call.asked, called=called)
-        return found is not None, jobs
+        return False, jobs
 
     def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
 
     @staticmethod
-    def _before(connection: sqlite3.Connection, call: Call, *, again: bool) -> Call | None:
-        """Return the call on record that this one repeats."""
+    def _before(connection: sqlite3.Connection, call: Call) -> Call | None:
+        """Return the call on record that one repeats: by its mark, or else by what it asks for."""
         if call.mark is not None:
             return call_of_mark(connection, call.client, call.mark)
-        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN) if again else None
+        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN)
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
@@ -268,6 +288,8 @@ class Desk:
             work = work_for(job, known, selection, self._exists, self._run.session.books.means)
         if work is None:
             return self._end(job, known)
+        if failed:
+            self._run.ends_again()
         outcome: Outcome | None = None
         held.buys |= work.costs
         try:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from batchflux.photos import Photos
 
 
-
 class Model(NamedTuple):
     """What can be asked for by `id`: a provider's model, and its price as a decimal number, where one is known."""
 
