@@ -25,6 +25,16 @@ def pictures(batch: Any) -> Iterator[Any]:
         yield np.clip(np.rint(np.asarray(one, dtype=np.float32) * 255.0), 0, 255).astype(np.uint8)
 
 
+def mask(given: Any) -> Any:
+    """Return the first MASK as an array of RGBA: what is painted is white and transparent, the rest black and opaque.
+
+    APIs read the one or the other as what may change.
+    """
+    first = (given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)).reshape(-1, *given.shape[-2:])[0]
+    painted = np.clip(np.rint(first * 255.0), 0, 255).astype(np.uint8)
+    return np.stack([painted, painted, painted, 255 - painted], axis=-1)
+
+
 def fingerprint(picture: Any) -> str:
     """Return what is the same for the same pixels, whatever encodes them."""
     shape = "x".join(map(str, picture.shape))
