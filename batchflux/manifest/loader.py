@@ -184,9 +184,8 @@ def _manifest(
 
 def _keys_lines(root: Table, made: Providers) -> dict[str, int]:
     """Return where each provider's keys stand."""
-    return {
-        name: line_at(root, ("providers", name, "keys") if made.several else ("provider", "keys")) for name in made.named
-    }
+    places = {name: ("providers", name, "keys") if made.several else ("provider", "keys") for name in made.named}
+    return {name: line_at(root, place) for name, place in places.items()}
 
 
 def _without_passwords(text: str, providers: Iterable[ProviderConfig]) -> str:
