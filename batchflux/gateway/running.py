@@ -101,11 +101,14 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
 
 def _public(text: str | None) -> str | None:
     """Return what links to pictures begin with. UsageError: it is no address."""
+    fault = None
     try:
         if text is not None and ("?" in values.url(text) or "#" in text):
-            raise ValueError(f"found {values.shown(text)} with a query or fragment; remove it")
+            fault = f"found {values.shown(text)} with a query or fragment; remove it"
     except ValueError as error:
-        raise UsageError(f"--public-url: {error}.") from None
+        fault = str(error)
+    if fault is not None:
+        raise UsageError(f"--public-url: {fault}.")
     return text
 
 
