@@ -73,7 +73,7 @@ def test_a_job_s_end_says_whether_something_was_billed() -> None:
 
 
 def test_what_speaks_of_the_gateway_s_keys_and_files_is_not_told() -> None:
-    for code in (Code.AUTH, Code.QUOTA, Code.REFERENCE, Code.INTERNAL):
+    for code in (Code.AUTH, Code.QUOTA, Code.REFERENCE, Code.INTERNAL, Code.UNKNOWN):
         assert "TUZI_KEY" not in refusal(code, "TUZI_KEY of /srv was refused", billed=False).message
 
 
