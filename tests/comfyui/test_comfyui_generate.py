@@ -121,6 +121,22 @@ async def test_pictures_are_sent_as_they_are_all_of_a_batch(comfy: ComfyUI, stan
     assert [one.max() for one in sent[1:]] == [0, 255]
 
 
+async def test_a_mask_is_white_and_transparent_where_it_is_painted(comfy: ComfyUI, stand: Stand) -> None:
+    painted = np.zeros((1, 4, 5), dtype=np.float32)
+    painted[0, 1, 2] = 1.0
+    await comfy.run(NODE, prompt="mix", gateway=stand.url, image_1=batch(0.5), mask=painted)
+    await comfy.run(NODE, prompt="mix", gateway=stand.url, image_1=batch(0.5), mask=1 - painted)
+    assert len(stand.paid) == 2
+    sent = np.asarray(Image.open(io.BytesIO(stand.asked[0]["pictures"][1])))
+    assert sent[1, 2].tolist() == [255, 255, 255, 0]
+    assert sent[0, 0].tolist() == [0, 0, 0, 255]
+    for wrong, says in ((painted * 0, "The mask is empty"), (np.ones((4, 4), dtype=np.float32), "must have its size")):
+        with pytest.raises(Exception, match=says):
+            await comfy.run(NODE, prompt="mix", gateway=stand.url, image_1=batch(0.5), mask=wrong)
+    with pytest.raises(Exception, match="give the picture that it was painted on"):
+        await comfy.run(NODE, prompt="mix", gateway=stand.url, mask=painted)
+
+
 async def test_pictures_of_other_sizes_stand_in_the_middle(comfy: ComfyUI, stand: Stand) -> None:
     stand.sizes = [(8, 6), (4, 10)]
     made = await comfy.run(NODE, prompt="a mug", gateway=stand.url, count=2)

@@ -57,17 +57,29 @@ def calls_of(values: Values) -> list[Call]:
     if not prompt:
         raise NodeError("The prompt is empty: say what to make.")
     images = [one for number in range(1, MOST_IMAGES + 1) for one in pixels.pictures(values[f"image_{number}"])]
+    masks = [_mask(values["mask"], images)] if values["mask"] is not None else []
     fields = content.fields_of(values["fields"] or "")
     if values["ratio"] != AS_GIVEN:
         fields["aspect_ratio"] = values["ratio"]
-    seen, files = [*map(pixels.fingerprint, images)], tuple(map(pixels.png, images))
+    seen = {"prompt": prompt, "model": model, "images": [*map(pixels.fingerprint, images)]}
+    seen |= {"mask": pixels.fingerprint(masks[0])} if masks else {}
+    files, mask = tuple(map(pixels.png, images)), pixels.png(masks[0]) if masks else None
     calls = []
     for number in range(values["count"]):
         own = fields if seed == NO_SEED else {**fields, "seed": str(seed + number)}
         which = take + (number if seed == NO_SEED else 0)
-        key = content.key_of(prompt=prompt, model=model, images=seen, fields=own, take=which)
-        calls.append(Call(prompt=prompt, key=key, model=model, fields=own, images=files))
+        key = content.key_of(**seen, fields=own, take=which)
+        calls.append(Call(prompt=prompt, key=key, model=model, fields=own, images=files, mask=mask))
     return calls
+
+
+def _mask(given: Any, images: Sequence[Any]) -> Any:
+    mask = pixels.mask(given)
+    if not images or mask.shape[:2] != images[0].shape[:2]:
+        raise NodeError("A mask belongs to image_1, and must have its size: give the picture that it was painted on.")
+    if not mask[..., 0].any():
+        raise NodeError("The mask is empty: paint what is to be changed, or take it off.")
+    return mask
 
 
 async def _make(gateway: Gateway, calls: Sequence[Call], at_once: int) -> list[Shot | GatewayError]:
@@ -292,6 +304,7 @@ GENERATE = Node(
             Input(f"image_{number}", "IMAGE", "A picture to change or to refer to.", optional=True)
             for number in range(1, MOST_IMAGES + 1)
         ),
+        Input("mask", "MASK", "What of image_1 may change, for models that take masks.", optional=True),
         Input(
             "fields",
             "STRING",
