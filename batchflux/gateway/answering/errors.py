@@ -196,7 +196,8 @@ def refusal(cause: str, words: str = "", *, billed: bool, after: float | None = 
     row = ROWS[cause]
     if billed and resent(row.status):
         row = UNKNOWN
-    message = f"{row.says} ({words})" if words and row.quotes else row.says
+    first = words.partition("; ")[0]  # what follows is advice to who runs it
+    message = f"{row.says} ({first})" if first and row.quotes else row.says
     wait = None if row.after is None else after or row.after
     return RefusalError(row.status, row.code, message, kind=row.kind, retry_after=wait)
 

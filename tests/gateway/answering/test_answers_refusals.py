@@ -77,6 +77,11 @@ def test_what_speaks_of_the_gateway_s_keys_and_files_is_not_told() -> None:
         assert "TUZI_KEY" not in refusal(code, "TUZI_KEY of /srv was refused", billed=False).message
 
 
+def test_what_a_provider_said_is_told_without_the_advice_to_who_runs_the_gateway() -> None:
+    error = refusal(Code.DIFFERS, "the picture is 48x48; output.accept: [ratio] takes it", billed=True)
+    assert error.message.endswith("not as it was ordered. (the picture is 48x48)")
+
+
 def test_a_refusal_has_the_form_of_openai() -> None:
     error = RefusalError(429, "rate_limit_exceeded", "Slow down.", param="n", kind="requests", retry_after=0.2)
     answer = refused(error)
