@@ -246,11 +246,20 @@ def commands() -> Iterable[str]:
             command = cli.get_command(top, name)
             if command is None:
                 raise LookupError(name)
-            with click.Context(command, info_name=name, parent=top) as context:
-                usage = " ".join(command.collect_usage_pieces(context))
-                yield from ("", f"## `batchflux {name} {usage}`", "", " ".join((command.help or "").split()), "")
-                told = [found for one in command.params if (found := one.get_help_record(context)) is not None]
-                yield from table(("option", "what it does"), [(f"`{shape}`", says) for shape, says in told])
+            yield from described(name, command, top)
+
+
+def described(name: str, command: click.Command, parent: click.Context) -> Iterable[str]:
+    """Yield a command with its options, or each of a group."""
+    with click.Context(command, info_name=name, parent=parent) as context:
+        if isinstance(command, click.Group):
+            for inner, one in command.commands.items():
+                yield from described(f"{name} {inner}", one, context)
+            return
+        usage = " ".join(command.collect_usage_pieces(context))
+        yield from ("", f"## `batchflux {name} {usage}`", "", " ".join((command.help or "").split()), "")
+        told = [found for one in command.params if (found := one.get_help_record(context)) is not None]
+        yield from table(("option", "what it does"), [(f"`{shape}`", says) for shape, says in told])
 
 
 if __name__ == "__main__":

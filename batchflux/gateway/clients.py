@@ -165,12 +165,18 @@ class ClientKeys:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unpriced: str | None = None
         self._known = self._read()
 
     @property
     def clients(self) -> tuple[Client, ...]:
         """All of them, as they stand in the file."""
         return tuple(self._known.values())
+
+    def refuse_budgets(self, unpriced: str) -> None:
+        """Take no budgets from here on, for nobody knows what this model costs. ManifestError: there are some."""
+        self._unpriced = unpriced
+        self._known = self._read()
 
     def find(self, key: str) -> Client | None:
         """Return whose key it is. Each digest is compared, whole, so that the time tells nothing."""
@@ -198,8 +204,15 @@ class ClientKeys:
         except OSError as error:
             message = f"the file of client keys cannot be read: {error.strerror}"
         else:
-            return read_clients(data, str(self.path))
+            return self._priced(read_clients(data, str(self.path)))
         raise ManifestError([Fault(file=str(self.path), line=None, where="", message=message)])
+
+    def _priced(self, known: dict[bytes, Client]) -> dict[bytes, Client]:
+        bound = [client.name for client in known.values() if client.budget is not None]
+        if self._unpriced is None or not bound:
+            return known
+        message = f"a budget needs the price of {self._unpriced}; add it to the manifest (0 is one)"
+        raise ManifestError([Fault(file=str(self.path), line=None, where=name, message=message) for name in bound])
 
 
 class Pace:
@@ -246,6 +259,10 @@ class Accounts:
         budget = client.budget
         made.retune(UNBOUND if budget is None else Ceiling(nanos(budget), f"{budget} {self._currency}"))
         return made
+
+    def spent(self) -> dict[str, int]:
+        """Return what was spent by each client's name, in nanounits."""
+        return {**self._spent, **{name: purse.spent for name, purse in self._purses.items()}}
 
     def pace(self, client: Client) -> Pace:
         """Return a client's pace, with the rate that it has by now."""

@@ -121,6 +121,20 @@ class Desk:
         """Of all money here."""
         return self._run.session.manifest.currency
 
+    @property
+    def making(self) -> int:
+        """How many calls are being made."""
+        return len(self._held) + len(self._marked)
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for one."""
+        return sum(held.waiting for held in (*self._held.values(), *self._marked.values()))
+
+    def spent(self) -> dict[str, int]:
+        """Return what each client has spent, by its name, in nanounits."""
+        return self._accounts.spent()
+
     def models(self) -> list[Model]:
         """Return what can be asked for."""
         return self._maker.models()
@@ -141,10 +155,11 @@ class Desk:
 
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
-        asked, job = await asyncio.to_thread(self._read, order)
+        asked, job = await self._asked(order)
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
+            self._maker.settle(asked, called=False)
             self._check_same(held.content, content)
             self.joined += 1
             return held, True
@@ -158,9 +173,29 @@ class Desk:
         self._under_way(self._see_through(held, call, job, order.count, again=again))
         return held, False
 
+    async def _asked(self, order: Order) -> tuple[str, Job]:
+        """Return what an order asks as JSON, and its first job; pictures are written and decoded in a thread."""
+        if not order.images and order.mask is None:
+            return self._read(order)
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read, order))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:  # its client has gone, and nothing is on record yet
+            reading.add_done_callback(self._unread)
+            raise
+
     def _read(self, order: Order) -> tuple[str, Job]:
         asked = self._maker.kept(order)
-        return asked, self._maker.job(asked)
+        try:
+            return asked, self._maker.job(asked)
+        except BaseException:
+            self._maker.settle(asked, called=False)
+            raise
+
+    def _unread(self, reading: asyncio.Future[tuple[str, Job]]) -> None:
+        """Let go of what was read for nobody."""
+        if not reading.cancelled() and reading.exception() is None:
+            self._maker.settle(reading.result()[0], called=False)
 
     def _check_same(self, one: bytes, other: bytes) -> None:
         if one != other:
@@ -190,18 +225,10 @@ class Desk:
 
     async def _shots(self, held: Held, call: Call, job: Job, count: int, *, again: bool) -> Sequence[Shot]:
         """Make a call's pictures, or find them; RefusalError: there is none."""
-        found = await self._run.database.submit(partial(self._before, call=call, again=again))
-        take = partial(self._take, job, call.client)
-        if found is not None:
-            self._check_same(found.content, call.content)
-            self.joined += 1
-            jobs = jobs_of(found.number, found.variant, count, take)
-        else:
-            self._admit(held.client, job, count)
-            call, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        found, jobs = await self._on_record(held, call, job, count, again=again)
         self._of_job |= dict.fromkeys((one.key for one in jobs), held)
         try:
-            ends = await asyncio.gather(*(self._made(one, held, new=found is None) for one in jobs))
+            ends = await asyncio.gather(*(self._made(one, held, new=not found) for one in jobs))
         finally:
             for one in jobs:
                 self._of_job.pop(one.key, None)
@@ -210,19 +237,41 @@ class Desk:
             raise next(end for end in ends if isinstance(end, RefusalError))
         return shots
 
-    def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
+    async def _on_record(
+        self, held: Held, call: Call, job: Job, count: int, *, again: bool
+    ) -> tuple[bool, Sequence[Job]]:
+        """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
+        take, called = partial(self.tagged, job, call.client), True
+        try:
+            repeats = again or call.mark is not None
+            found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
+            if found is not None:
+                self._check_same(found.content, call.content)
+                self.joined += 1
+                return True, jobs_of(found.number, found.variant, count, take)
+            self._admit(held.client, job, count)
+            _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+        except RefusalError:
+            called = False
+            raise
+        finally:
+            self._maker.settle(call.asked, called=called)
+        return False, jobs
+
+    def tagged(self, job: Job, client: str, variant: int, position: int) -> Job:
+        """Return a job as a client's, as this variant."""
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
 
     @staticmethod
-    def _before(connection: sqlite3.Connection, call: Call, *, again: bool) -> Call | None:
-        """Return the call on record that this one repeats."""
+    def _before(connection: sqlite3.Connection, call: Call) -> Call | None:
+        """Return the call on record that one repeats: by its mark, or else by what it asks for."""
         if call.mark is not None:
             return call_of_mark(connection, call.client, call.mark)
-        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN) if again else None
+        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN)
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
-        if not self._run.affords(self._take(job, client.name, 1, 0), count):
+        if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
             raise errors.refusal(BUDGET, billed=False)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
@@ -240,6 +289,8 @@ class Desk:
             work = work_for(job, known, selection, self._exists, self._run.session.books.means)
         if work is None:
             return self._end(job, known)
+        if failed:
+            self._run.ends_again()
         outcome: Outcome | None = None
         held.buys |= work.costs
         try:
@@ -290,7 +341,7 @@ class Desk:
                 self._run.session.event("call_left", number=call.number, message=str(error))
                 continue
             count = await self._run.database.submit(partial(_count, number=call.number))
-            for job in jobs_of(call.number, call.variant, count, partial(self._take, first, call.client)):
+            for job in jobs_of(call.number, call.variant, count, partial(self.tagged, first, call.client)):
                 self._under_way(self._resumed(job))
 
     async def _resumed(self, job: Job) -> None:
@@ -307,7 +358,9 @@ class Desk:
 
 
 def _count(connection: sqlite3.Connection, number: int) -> int:
-    return int(connection.execute("SELECT COUNT(*) FROM call_jobs WHERE call = ?", (number,)).fetchone()[0])
+    return int(
+        connection.execute("SELECT COUNT(*) FROM call_jobs WHERE call = ? AND place >= 0", (number,)).fetchone()[0]
+    )
 
 
 def _billed(known: Known) -> bool:

@@ -54,6 +54,7 @@ EXPAND, RESULTS = "/v1/batchflux/expand", "/v1/batchflux/results"
 MOST_BYTES = 1 << 20  # of a manifest
 MOST_JOBS = 1000
 MOST_TEXT = 4 << 20  # characters of all prompts together, which templates make longer than the manifest
+MOST_READ = 16 << 20  # characters that templates go through: of each entry, as often as it is rendered
 MOST_ROWS = 100  # of a page of results
 _NAME = "manifest"  # what messages call the text
 _TOP = frozenset({"version", "name", "defaults", "jobs"})
@@ -123,12 +124,14 @@ def expanded(
         _raise(faults)
         entries = read_entries(root, check_sound(Defaults, _defaults(root), ("defaults",), faults)[0], faults)
         _raise(faults)
-        _check_sizes(entries, faults)
+        _check_sizes(root, entries, faults)
         _raise(faults)
         jobs = [*_jobs(manifest, offers, entries, faults)]
     except ManifestError as error:
         raise _refused(str(error.faults[0])) from None
     _raise(faults)
+    if not jobs:
+        raise _refused("all of its jobs are excluded")
     prices = [manifest.providers[job.provider].price_of(job.model) for job in jobs]
     cost = None if None in prices else f"{sum(filter(None, prices), Decimal(0)):f}"
     return {"jobs": [_call(job, models) for job in jobs], "cost": cost, "currency": manifest.currency}
@@ -172,8 +175,9 @@ def _allowed(root: Table, faults: Faults) -> None:
                 faults.add(table.lines[key], (*path, key), "does not reach a gateway; remove it")
 
 
-def _check_sizes(entries: Sequence[Entry], faults: Faults) -> None:
-    """Note axes that are read from files, and what would be more jobs than are made; before any value is."""
+def _check_sizes(root: Table, entries: Sequence[Entry], faults: Faults) -> None:
+    """Note axes that are read from files, and more jobs or work than is done, before any value is made."""
+    listed, jobs, read = root.pairs["jobs"], 0, 0
     for entry in entries:
         path = "jobs", entry.index
         for axis in entry.axes:
@@ -181,8 +185,24 @@ def _check_sizes(entries: Sequence[Entry], faults: Faults) -> None:
                 message = f"{axis.kind} reads files, and none are read here; write a list"
                 faults.add(axis.line, (*path, axis.place, axis.name), message)
         zipped = [axis.least() for axis in entry.axes if axis.zipped]
-        if prod(axis.least() for axis in entry.axes if not axis.zipped) * max(zipped, default=1) > MOST_JOBS:
-            faults.add(entry.line, path, f"is more than {MOST_JOBS} combinations; take values out")
+        many = prod(axis.least() for axis in entry.axes if not axis.zipped) * max(zipped, default=1)
+        jobs += many
+        if isinstance(listed, Items):
+            read += many * (_size(listed.items[entry.index]) + _size(_defaults(root)))
+        if jobs > MOST_JOBS:
+            faults.add(entry.line, path, f"these are more than {MOST_JOBS} jobs; make several manifests of them")
+            return
+    if read > MOST_READ:
+        faults.add(
+            root.line, ("jobs",), f"their texts, each as often as it is read, have more than {MOST_READ} characters"
+        )
+
+
+def _size(node: Node) -> int:
+    """Return how many characters are below a node, whoever reads them."""
+    if isinstance(node, Table):
+        return sum(len(key) + _size(child) for key, child in node.pairs.items())
+    return sum(map(_size, node.items)) if isinstance(node, Items) else len(node.text) + 1
 
 
 def _jobs(
@@ -190,13 +210,11 @@ def _jobs(
 ) -> Iterator[Job]:
     output = manifest.output.model_copy(update={"file_name": OutputConfig().file_name})
     listed = replace(manifest, display=_NAME, output=output, entries=entries, served=False)
-    made = expand(listed, offers, faults.note, most=MOST_JOBS + 1).decoding(_Links(manifest.base))
+    made = expand(listed, offers, faults.note).decoding(_Links(manifest.base))
     texts = 0
-    for number, job in enumerate(made):
+    for job in made:
         texts += len(job.prompt)
         fault = job.fault
-        if fault is None and number == MOST_JOBS:
-            fault = f"these are more than {MOST_JOBS} jobs; make several manifests of them"
         if fault is None and texts > MOST_TEXT:
             fault = f"the prompts have more than {MOST_TEXT} characters together; make several manifests of them"
         if fault is not None:

@@ -6,35 +6,35 @@ files of the output folder by then, named by their bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import quoted
 from batchflux.gateway.addresses import leads_inside
 from batchflux.gateway.orders import Order, Picture, RefusalError
+from batchflux.gateway.uploads import Uploads
 from batchflux.ledger.books.calls import FIRST_POSITION
-from batchflux.manifest.identity import FOLDER, default_id, key_of, key_of_job
+from batchflux.manifest.identity import FOLDER, default_id, key_of, key_of_job, redo_id
 from batchflux.manifest.job_fields import READERS
 from batchflux.manifest.providers.makers import Makers, api_in_keys
 from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.redo import choose
 from batchflux.manifest.sameness import parted
 from batchflux.models import Job
 from batchflux.output.base import SUFFIXES, UPLOADS
-from batchflux.output.durable import PRIVATE, storing
-from batchflux.photos.facts import kind_of
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from batchflux.manifest import Manifest
+    from batchflux.manifest.redo import Redo
     from batchflux.models import Reference
     from batchflux.photos import Photos
-
-_HEAD = 64  # bytes that tell what kind of picture a file is
 
 
 class Model(NamedTuple):
@@ -53,7 +53,7 @@ class Maker:
     def __init__(self, manifest: Manifest, photos: Photos) -> None:
         self._manifest, self._photos = manifest, photos
         self._makers = Makers(manifest, capabilities())
-        self._folder = manifest.output.dir
+        self._uploads = Uploads(manifest.output.dir)
         self._allowed = tuple(host for provider in manifest.providers.values() for host in provider.allow_hosts)
 
     def models(self) -> list[Model]:
@@ -75,35 +75,34 @@ class Maker:
         return None if price is None else format(price, "f")
 
     def kept(self, order: Order) -> str:
-        """Keep the pictures of an order, and return what it asks as JSON.
+        """Keep the pictures of an order, and return what it asks as JSON; `settle` says what became of it.
 
         RefusalError: one is no picture; StorageError: it cannot be kept.
         """
         asked: dict[str, Any] = {"prompt": order.prompt, "model": order.model, "fields": dict(order.fields)}
-        asked["images"] = [self._source(image, "image") for image in order.images]
-        asked |= {} if order.mask is None else {"mask": self._source(order.mask, "mask")}
+        asked["images"] = []
+        try:
+            for image in order.images:
+                asked["images"].append(self._source(image, "image"))
+            asked |= {} if order.mask is None else {"mask": self._source(order.mask, "mask")}
+        except BaseException:
+            self.settle(json.dumps(asked), called=False)
+            raise
         return json.dumps(asked, ensure_ascii=False, sort_keys=True)
+
+    def settle(self, asked: str, *, called: bool) -> None:
+        """End an order: `called`, a call on record is of it; else its pictures need not be kept."""
+        said = json.loads(asked)
+        sources = [*said["images"], *([said["mask"]] if "mask" in said else [])]
+        paths = [Path(os.path.normpath(self._manifest.base / source)) for source in sources if "://" not in source]
+        self._uploads.settle([path for path in paths if path.parent.name == UPLOADS], called=called)
 
     def _source(self, picture: Picture, param: str) -> str:
         """Return what a reference is written as: an address, or a path from the manifest's folder."""
         if picture.url is not None:
             return picture.url
-        path = self._upload(picture.data or b"", param) if picture.path is None else picture.path
+        path = self._uploads.keep(picture.data or b"", param) if picture.path is None else picture.path
         return os.path.relpath(path, self._manifest.base)
-
-    def _upload(self, data: bytes, param: str) -> str:
-        kind = kind_of(data[:_HEAD])
-        if kind is None:
-            message = "This is no PNG, JPEG, WEBP or GIF picture; send it as one of them."
-            raise RefusalError(400, "invalid_image", message, param=param)
-        place = self._folder / UPLOADS / f"{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
-        with storing(place):
-            if not place.is_file():
-                place.parent.mkdir(mode=PRIVATE, exist_ok=True)
-                beside = place.with_name(f".{place.name}.{os.urandom(8).hex()}")
-                beside.write_bytes(data)
-                beside.replace(place)
-        return str(place)
 
     def job(self, asked: str) -> Job:
         """Return the first job of what is asked, with the first variant; RefusalError says what cannot be made."""
@@ -124,7 +123,8 @@ class Maker:
         job = Job(**values, id="", file_name="", position=FIRST_POSITION)
         job = next(self._photos.judged([job]))
         if job.fault is not None:
-            raise RefusalError(400, "invalid_image", f"{job.fault}.", param="image")
+            fault = re.sub(r"the reference \S+", "a picture", job.fault)  # where it lies is not the client's business
+            raise RefusalError(400, "invalid_image", f"{fault}.", param="image")
         return self.take(job, 1, FIRST_POSITION)
 
     def take(self, job: Job, variant: int, position: int) -> Job:
@@ -135,6 +135,15 @@ class Maker:
         suffix = SUFFIXES[job.output_format or "jpeg"][0]
         place = f"{FOLDER}{name}{suffix}"
         return replace(job, variant=variant, key=key, id=name, file_name=place, position=position)
+
+    def redo(self, root: Job, parent: Job, redo: Redo, free: Callable[[str], bool]) -> Job:
+        """Return the job that tries `parent` again, which goes back to `root`: the first choice whose key is `free`."""
+        offers = self._makers.named(parent.provider)
+        offer = offers.of(parent.style, parent.model)
+        job = choose(parent, redo, offer, api_in_keys(offers.provider), free)
+        name, suffix = redo_id(root.id, redo.ordinal), SUFFIXES[job.output_format or "jpeg"][0]
+        ways, place = self._makers.again(job), f"{FOLDER}{name}{suffix}"
+        return replace(job, id=name, file_name=place, position=root.position, fallbacks=ways)
 
     def _resolved(self, asked: str) -> tuple[str | None, str | None]:
         """Return provider and model of what a client calls a model; both None: the manifest's own."""

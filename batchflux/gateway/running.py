@@ -17,6 +17,7 @@ from batchflux.gateway.guard import Guard, origins_of
 from batchflux.gateway.listen import Bound, bind, serve
 from batchflux.gateway.maker import Maker
 from batchflux.gateway.pictures import Pictures
+from batchflux.gateway.redos import Redoing
 from batchflux.gateway.server import Server
 from batchflux.ledger.books.calls import spent_by_client
 from batchflux.ledger.tables import get_meta, set_meta
@@ -51,20 +52,24 @@ class Gateway:
 
     bound: Bound
     run: Endless
+    redoing: asyncio.Task[None]
 
     async def ended(self) -> None:
         """Wait until it can go on no more; what ended it is raised as it is left."""
-        if self.run.task is not None:
-            await asyncio.wait([self.run.task])
+        tasks = [task for task in (self.run.task, self.redoing) if task is not None]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 @asynccontextmanager
 async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[Gateway]:
     """Serve a gateway over a manifest's providers while this is entered.
 
-    Raises UsageError: it cannot listen there; what `run` raises before it begins.
+    Raises UsageError: it cannot listen there; ManifestError: a client has a budget, and a model no price; what `run`
+    raises before it begins.
     """
     origins = origins_of(options.origins)
+    if options.keys is not None and (unpriced := _unpriced(manifest)) is not None:
+        options.keys.refuse_budgets(unpriced)
     bound = await asyncio.to_thread(bind, options.host, options.port, keyed=options.keys is not None)
     try:
         desk = Desk(options.keys)
@@ -79,13 +84,25 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, options.public_url).app()
             Extras(run, maker, names, options.public_url).add_to(app)
             served = await serve(app, bound.socket)
+            redoing = asyncio.create_task(Redoing(run, maker, desk).look())
             try:
-                yield Gateway(bound=bound, run=run)
+                yield Gateway(bound=bound, run=run, redoing=redoing)
             finally:
+                redoing.cancel()
                 await run.drained()
                 await served.stop()
+            if not (await asyncio.wait([redoing]))[0].pop().cancelled():
+                await redoing  # raises what ended it
     finally:
         bound.socket.close()
+
+
+def _unpriced(manifest: Manifest) -> str | None:
+    """Return which model of which provider has no price; None: all have one, so that budgets can be held."""
+    for name, provider in manifest.providers.items():
+        if not provider.simulated and provider.price_of(provider.model) is None:
+            return f"the model {provider.model} of {name}"
+    return None
 
 
 def _secret(connection: sqlite3.Connection) -> bytes:

@@ -13,8 +13,10 @@ from aiohttp import web
 from batchflux.gateway.answering import headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
+from batchflux.gateway.answering.sse import early
 from batchflux.gateway.forms import parts_of
 from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard
+from batchflux.gateway.numbers import Numbers
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
 from batchflux.gateway.reading import chat as chats
@@ -42,11 +44,12 @@ class Server:
 
     def __init__(self, guard: Guard, desk: Desk, pictures: Pictures, public_url: str | None) -> None:
         self._guard, self._desk, self._pictures, self._public_url = guard, desk, pictures, public_url
-        self._began = int(time.time())
+        self._began, self._count = int(time.time()), Numbers(desk)
 
     def app(self) -> web.Application:
         """Return the application."""
         app = self._guard.app()
+        app.on_response_prepare.append(self._count.note)
         app.router.add_get(HEALTH, self._health)
         app.router.add_get(METRICS, self._numbers)
         app.router.add_get(MODELS, self._models)
@@ -63,7 +66,7 @@ class Server:
 
     async def _numbers(self, _request: web.Request) -> web.Response:
         text = await asyncio.to_thread(metrics_of, self._desk.folder)
-        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=f"{text}{self._count.text()}".encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": self._listed()})
@@ -100,6 +103,7 @@ class Server:
         held, joins = await self._taken(request, order)
         with _waiting(held):
             if form.stream:
+                await early(held.made)
                 return await send.send_stream(request, answer.stream(held.made), headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
@@ -113,6 +117,7 @@ class Server:
         held, joins = await self._taken(request, order)
         with _waiting(held):
             if form.stream:
+                await early(held.made)
                 frames = answer.stream(held.made, self._desk.doing)
                 return await send.send_stream(request, frames, headers.noted(form.notes))
             shots = await asyncio.shield(held.made)

@@ -95,7 +95,7 @@ class Books:
         self._database.now(self._begin_serving)
         write_whole(self._folder / MANIFEST, self._manifest.text)
         if not self._results.intact() or self._database.now(lambda connection: get_meta(connection, "clean") != "1"):
-            self._database.now(self._rewrite)
+            self._database.now(self.rewrite)
         self._database.now(lambda connection: set_meta(connection, "clean", "0"))
 
     def _begin_serving(self, connection: sqlite3.Connection) -> None:
@@ -116,13 +116,13 @@ class Books:
         clean = now(lambda connection: get_meta(connection, "clean") == "1")
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self._results.intact():
-            now(lambda connection: self._rewrite(connection, lambda number: bool(survey.redone[number])))
+            now(lambda connection: self.rewrite(connection, lambda number: bool(survey.redone[number])))
         now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
 
     def put_in_order(self, *, added: bool) -> None:
         """Bring results.csv into manifest order, with all verdicts; `added`: rows may have been."""
         if added or self._database.now(is_stale):
-            self._database.now(self._rewrite)
+            self._database.now(self.rewrite)
 
     def jobs(self, on_fault: Callable[[Fault], None]) -> Iterator[Job]:
         """Return the jobs that were surveyed; `on_fault` is told of what has changed in the files since."""
@@ -214,7 +214,8 @@ class Books:
         for name, value in notes.items():
             set_meta(connection, name, value)
 
-    def _rewrite(self, connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> None:
+    def rewrite(self, connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> None:
+        """Write results.csv anew, without the jobs whose number `skip` holds."""
         self._results.verdicts = verdicts(connection)
         self._results.rewrite(ended_rows(connection, skip))
         self.rewrote = True

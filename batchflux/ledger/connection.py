@@ -38,7 +38,7 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-BREATH = 0.01  # seconds after a commit, in which the next gathers, and who judges beside a run gets a turn
+BREATH = 0.01  # seconds after a commit of several, in which the next gathers, and who judges beside gets a turn
 # SQLITE_ERROR: the schema is not what the program's own statements speak of.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code
@@ -185,7 +185,8 @@ class Database:
             if not self._answer(batch):
                 for each in batch:
                     self._answer([each])
-            time.sleep(BREATH)
+            if len(batch) > 1:
+                time.sleep(BREATH)
 
     def _answer(self, batch: list[Waiting]) -> bool:
         """Run a batch as one transaction and answer its callers; False when several were rolled back for one's sake."""

@@ -60,21 +60,37 @@ class Endless(Watcher):
         self._progress: Progress | None = None
         self._began = 0.0
         self._before = 0
-        self._stopped = False
+        self._stopped = self._twice = False
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
     async def make(self, work: Work) -> Outcome:
-        """See a job through, and return how it ended. Raises NotMadeError: it is as it was."""
+        """See a job through, once for all who ask now, and return how it ended.
+
+        Raises NotMadeError: it is as it was.
+        """
         reason = self.session.gate.reason
         ended = reason is not None and reason.reason != RENEWED
         if self._stopped or (ended and (self._engine is not None or not self._rested())):
             raise NotMadeError(*self._why())
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._futures[work.job.key] = future
-        self._queue.put_nowait(work)
-        self._came.set()
-        return await future
+        future = self._futures.get(work.job.key)
+        if future is None:
+            future = self._futures[work.job.key] = asyncio.get_running_loop().create_future()
+            self._queue.put_nowait(work)
+            self._came.set()
+        return await asyncio.shield(future)
+
+    def ends_again(self) -> None:
+        """Take note that a job which has a row in results.csv may end once more; the file follows before long."""
+        self._twice = True
+
+    async def _in_order(self) -> None:
+        """Let results.csv have one row a job."""
+        while True:
+            await asyncio.sleep(REST)
+            if self._twice:
+                self._twice = False
+                await self.database.submit(self.session.books.rewrite)
 
     def waiting(self) -> str | None:
         """Return what requests wait for, None while they leave as they should."""
@@ -143,6 +159,7 @@ class Endless(Watcher):
 
     async def serve(self) -> None:
         """Make what comes until it is stopped. Raises what nobody can go on from."""
+        ordering = asyncio.create_task(self._in_order())
         try:
             while not self._stopped:
                 await self._pool()
@@ -150,6 +167,7 @@ class Endless(Watcher):
                 if self._queue.empty() and not self._stopped:
                     await self._came.wait()
         finally:
+            ordering.cancel()
             for future in self._futures.values():
                 if not future.done():
                     future.set_exception(NotMadeError(*self._why()))

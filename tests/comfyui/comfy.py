@@ -198,6 +198,7 @@ def _io() -> types.SimpleNamespace:
     whole = ("default", "min", "max", "step", "control_after_generate")
     return types.SimpleNamespace(
         Image=Kind("IMAGE"),
+        Mask=Kind("MASK"),
         String=Kind("STRING", "default", "multiline"),
         Int=Kind("INT", *whole),
         Combo=Kind("COMBO", "default", "options"),

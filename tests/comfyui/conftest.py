@@ -57,7 +57,7 @@ class Stand:
         if request.content_type == "multipart/form-data":
             for name, value in (await request.post()).items():
                 if isinstance(value, web.FileField):
-                    assert name == "image[]"
+                    assert name in {"image[]", "mask"}
                     asked["pictures"].append(value.file.read())
                 else:
                     asked[name] = value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from aiohttp import ClientSession
+from PIL import Image
 
 from batchflux.gateway.clients import Client, ClientKeys
 from batchflux.gateway.new_keys import add_key
@@ -17,6 +20,7 @@ from batchflux.gateway.running import GatewayOptions, gateway
 from batchflux.manifest import load_manifest
 from batchflux.runner import RunOptions
 from batchflux.testing.bank import KEY, Bank, opened
+from tests.banks import dialects
 from tests.comfyui.comfy import ComfyUI, InterruptProcessingException
 
 if TYPE_CHECKING:
@@ -26,7 +30,10 @@ if TYPE_CHECKING:
 GENERATE, BATCH, LOAD = "BatchfluxGenerate", "BatchfluxBatch", "BatchfluxLoad"
 MANIFEST = """version: 1
 name: m
-provider: {{name: tuzi, base_url: {url}, keys: [TEST_KEY], model: m, price: 0.04, currency: USD}}
+provider: tuzi
+providers:
+  tuzi: {{base_url: {url}, keys: [TEST_KEY], model: m, price: 0.04, currency: USD}}
+  gpt: {{api: openai, base_url: {url}, keys: [TEST_KEY], model: gpt-image-2, price: 0.04}}
 output: {{dir: out}}
 """
 MODERN = pytest.mark.parametrize("comfy", ["v3"], indirect=True)  # the same functions run under both schemas
@@ -70,7 +77,7 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     monkeypatch.chdir(tmp_path)
-    with opened() as bank:
+    with opened(*dialects()) as bank:
         yield House(tmp_path, bank)
 
 
@@ -223,3 +230,19 @@ async def test_who_joins_a_call_in_flight_does_not_make_it_free_for_who_began_it
 
         assert sorted(map(str, await asyncio.gather(joined(), joined()))) == ["None", "true"]
     assert house.bank.billed.total() == 1
+
+
+@MODERN
+async def test_a_mask_travels_to_the_api_that_takes_one(comfy: ComfyUI, house: House) -> None:
+    painted = np.zeros((1, 48, 64), dtype=np.float32)
+    painted[0, :24] = 1.0
+    given = {"prompt": "a mug", "image_1": grey(), "mask": painted}
+    async with house.opened() as url:
+        with pytest.raises(Exception, match="mask cannot be carried by"):
+            await comfy.run(GENERATE, **given, gateway=url)
+        assert not house.bank.seen
+        made = await comfy.run(GENERATE, **given, gateway=url, model="gpt")
+        assert made["cost"] == "0.04 USD"
+    (seen,) = house.bank.seen
+    sent = Image.open(io.BytesIO(base64.b64decode(seen.body["mask"]["image_url"].partition(",")[2])))
+    assert (sent.getpixel((0, 0)), sent.getpixel((0, 47))) == ((255, 255, 255, 0), (0, 0, 0, 255))

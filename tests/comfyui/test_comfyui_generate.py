@@ -121,6 +121,22 @@ async def test_pictures_are_sent_as_they_are_all_of_a_batch(comfy: ComfyUI, stan
     assert [one.max() for one in sent[1:]] == [0, 255]
 
 
+async def test_a_mask_is_white_and_transparent_where_it_is_painted(comfy: ComfyUI, stand: Stand) -> None:
+    painted = np.zeros((1, 4, 5), dtype=np.float32)
+    painted[0, 1, 2] = 1.0
+    await comfy.run(NODE, prompt="mix", gateway=stand.url, image_1=batch(0.5), mask=painted)
+    await comfy.run(NODE, prompt="mix", gateway=stand.url, image_1=batch(0.5), mask=1 - painted)
+    assert len(stand.paid) == 2
+    sent = np.asarray(Image.open(io.BytesIO(stand.asked[0]["pictures"][1])))
+    assert sent[1, 2].tolist() == [255, 255, 255, 0]
+    assert sent[0, 0].tolist() == [0, 0, 0, 255]
+    for wrong, says in ((painted * 0, "The mask is empty"), (np.ones((4, 4), dtype=np.float32), "must have its size")):
+        with pytest.raises(Exception, match=says):
+            await comfy.run(NODE, prompt="mix", gateway=stand.url, image_1=batch(0.5), mask=wrong)
+    with pytest.raises(Exception, match="give the picture that it was painted on"):
+        await comfy.run(NODE, prompt="mix", gateway=stand.url, mask=painted)
+
+
 async def test_pictures_of_other_sizes_stand_in_the_middle(comfy: ComfyUI, stand: Stand) -> None:
     stand.sizes = [(8, 6), (4, 10)]
     made = await comfy.run(NODE, prompt="a mug", gateway=stand.url, count=2)
@@ -151,7 +167,7 @@ async def test_a_refusal_is_the_gateways_own_sentence(comfy: ComfyUI, stand: Sta
 
 async def test_one_of_several_that_fails_leaves_the_others_free_for_the_next_run(comfy: ComfyUI, stand: Stand) -> None:
     stand.answer = lambda asked: refusal(400, "unknown_outcome", "It may be billed.") if asked["seed"] == "2" else None
-    with pytest.raises(Exception, match=r"^It may be billed\. The other 2 are kept, and cost nothing"):
+    with pytest.raises(Exception, match=r"^It may be billed\. To ask again, raise take\. The other 2 are kept, and "):
         await comfy.run(NODE, prompt="a mug", gateway=stand.url, seed=1, count=3)
     stand.answer = lambda _: None
     made = await comfy.run(NODE, prompt="a mug", gateway=stand.url, seed=1, count=3)
@@ -185,7 +201,7 @@ async def test_it_is_not_asked_again_where_something_may_have_been_bought(
     comfy: ComfyUI, stand: Stand, status: int, code: str, headers: dict[str, str]
 ) -> None:
     stand.answer = lambda _: refusal(status, code, **headers)
-    with pytest.raises(Exception, match=r"^It is so\.$"):
+    with pytest.raises(Exception, match=r"^It is so\."):
         await comfy.run(NODE, prompt="a mug", gateway=stand.url)
     assert len(stand.asked) == 1
 

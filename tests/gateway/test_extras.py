@@ -83,6 +83,7 @@ def test_a_key_is_of_the_content_alone(served: Manifest) -> None:
     assert other["jobs"][0]["idempotency_key"] == keys[0]
 
 
+LONG = "a" * 20_000
 REFUSED = [
     ("provider: other\njobs: [{prompt: x}]", "provider: is the gateway's own"),
     ("output: {dir: /tmp}\njobs: [{prompt: x}]", "output: is the gateway's own"),
@@ -114,15 +115,21 @@ REFUSED = [
     ("jobs: [{prompt: x}", "is not closed here"),
     ("jobs: [{prompt: !!python/name:os.system x}]", "the tag"),
     ("a: &a [*a]\njobs: [{prompt: x}]", "the alias *a stands inside what it names"),
-    ("jobs: [{prompt: '{{ i }}', matrix: {i: {range: [1, 1001]}}}]", "more than 1000 combinations"),
-    ("jobs: [{prompt: x, matrix: {i: {range: [1, 999999]}}, exclude: [{i: 1}]}]", "more than 1000 combinations"),
-    ("jobs:\n" + "".join(f"- prompt: p{i}\n" for i in range(MOST_JOBS + 1)), "more than 1000 jobs"),
+    ("jobs: [{prompt: '{{ i }}', matrix: {i: {range: [1, 1001]}}}]", "these are more than 1000 jobs"),
+    ("jobs: [{prompt: x, matrix: {i: {range: [1, 999999]}}, exclude: [{i: 1}]}]", "these are more than 1000 jobs"),
+    ("jobs:\n" + "".join(f"- prompt: p{i}\n" for i in range(MOST_JOBS + 1)), "these are more than 1000 jobs"),
     ("jobs: [{prompt: '{{ \"a\" * 99999999 }}'}]", "* is allowed between numbers only"),
     (
         "jobs: [{prompt: '{{ i }}{% for c in \""
         + "a" * 2000
         + "\" %}aaaaa{% endfor %}', matrix: {i: {range: [1, 999]}}}]",
         "the prompts have more than",
+    ),
+    ("jobs:\n" + "- {prompt: x, matrix: {i: [1, 2]}, exclude: [{i: 1}]}\n" * 501, "these are more than 1000 jobs"),
+    ("jobs: [{prompt: x, matrix: {i: [1, 2]}, exclude: [{i: 1}, {i: 2}]}]", "all of its jobs are excluded"),
+    (
+        f"jobs: [{{prompt: '{{% for c in s %}}{{% endfor %}}', matrix: {{s: [{LONG}], i: {{range: [1, 999]}}}}}}]",
+        "their texts, each as often as it is read, have more than",
     ),
     ("#" * (MOST_BYTES + 1), "at most 1048576 are read"),
 ]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CATEGORY = "batchflux"
+SOCKETS = frozenset({"IMAGE", "MASK"})  # kinds that have no widget
 Values = Mapping[str, Any]  # a node's inputs by their names, as ComfyUI hands them over
 
 

@@ -45,14 +45,15 @@ class GatewayError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One picture to be bought: `images` are files, `links` addresses of references; `key` is what it is bought by."""
+    """One picture to be bought: `images` and `mask` are files, `links` addresses; `key` is what it is bought by."""
 
     prompt: str
     key: str
     model: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[bytes, ...] = field(default=(), repr=False)
     links: tuple[str, ...] = ()
+    mask: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Gateway:
         path = "edits" if call.images or call.links else "generations"
         sent: dict[str, Any] = {"json": {**body, "images": list(call.links)} if call.links else body}
         if call.images:
-            sent = {"data": _form(body, call.images)}
+            sent = {"data": _form(body, call)}
         headers, raw = await self._request("POST", f"/v1/images/{path}", headers={"Idempotency-Key": key}, **sent)
         return Made(
             data=_picture(raw),
@@ -158,12 +159,14 @@ class Gateway:
             ) from None
 
 
-def _form(body: Mapping[str, Any], images: tuple[bytes, ...]) -> aiohttp.FormData:
+def _form(body: Mapping[str, Any], call: Call) -> aiohttp.FormData:
     form = aiohttp.FormData()
     for name, value in body.items():
         form.add_field(name, str(value))
-    for number, data in enumerate(images, 1):
+    for number, data in enumerate(call.images, 1):
         form.add_field("image[]", data, filename=f"image-{number}.png", content_type="image/png")
+    if call.mask is not None:
+        form.add_field("mask", call.mask, filename="mask.png", content_type="image/png")
     return form
 
 
@@ -195,7 +198,8 @@ def _mapping(raw: bytes) -> Mapping[str, Any]:
 
 def _listing(raw: bytes, name: str) -> Mapping[str, Any]:
     made = _mapping(raw)
-    if not isinstance(made.get(name), list):
+    rows = made.get(name)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise GatewayError("The gateway's answer cannot be read: is the address right?")
     return made
 

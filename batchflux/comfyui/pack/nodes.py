@@ -27,6 +27,7 @@ ANY = "any"
 VERDICTS = (ANY, "accept", "reject", "redo")
 MOST_IMAGES, MOST_PICTURES, PAGE = 4, 10, 100
 NO_SEED, LARGEST_SEED = -1, 2**31 - 1
+UNKNOWN = "unknown_outcome"  # what the gateway calls a call that may be billed, and has no picture
 SHOWN = 5  # failures that are told one by one
 
 
@@ -56,17 +57,29 @@ def calls_of(values: Values) -> list[Call]:
     if not prompt:
         raise NodeError("The prompt is empty: say what to make.")
     images = [one for number in range(1, MOST_IMAGES + 1) for one in pixels.pictures(values[f"image_{number}"])]
+    masks = [_mask(values["mask"], images)] if values["mask"] is not None else []
     fields = content.fields_of(values["fields"] or "")
     if values["ratio"] != AS_GIVEN:
         fields["aspect_ratio"] = values["ratio"]
-    seen, files = [*map(pixels.fingerprint, images)], tuple(map(pixels.png, images))
+    seen = {"prompt": prompt, "model": model, "images": [*map(pixels.fingerprint, images)]}
+    seen |= {"mask": pixels.fingerprint(masks[0])} if masks else {}
+    files, mask = tuple(map(pixels.png, images)), pixels.png(masks[0]) if masks else None
     calls = []
     for number in range(values["count"]):
         own = fields if seed == NO_SEED else {**fields, "seed": str(seed + number)}
         which = take + (number if seed == NO_SEED else 0)
-        key = content.key_of(prompt=prompt, model=model, images=seen, fields=own, take=which)
-        calls.append(Call(prompt=prompt, key=key, model=model, fields=own, images=files))
+        key = content.key_of(**seen, fields=own, take=which)
+        calls.append(Call(prompt=prompt, key=key, model=model, fields=own, images=files, mask=mask))
     return calls
+
+
+def _mask(given: Any, images: Sequence[Any]) -> Any:
+    mask = pixels.mask(given)
+    if not images or mask.shape[:2] != images[0].shape[:2]:
+        raise NodeError("A mask belongs to image_1, and must have its size: give the picture that it was painted on.")
+    if not mask[..., 0].any():
+        raise NodeError("The mask is empty: paint what is to be changed, or take it off.")
+    return mask
 
 
 async def _make(gateway: Gateway, calls: Sequence[Call], at_once: int) -> list[Shot | GatewayError]:
@@ -115,7 +128,8 @@ async def generate(values: Values) -> tuple[Any, ...]:
     errors = [end for end in ends if isinstance(end, GatewayError)]
     if errors:
         kept = f" The other {len(shots)} are kept, and cost nothing when you queue this again." if shots else ""
-        raise NodeError(f"{errors[0]}{kept}")
+        lost = " To ask again, raise take." if errors[0].code == UNKNOWN else ""
+        raise NodeError(f"{errors[0]}{lost}{kept}")
     cost = cost_of(shots)
     host.show(cost)
     return pixels.tensor([shot.image for shot in shots]), "\n".join(shot.made.job for shot in shots), cost
@@ -127,7 +141,7 @@ def _job_call(job: Mapping[str, Any]) -> Call:
         prompt=job["prompt"],
         key=job["idempotency_key"],
         model=job.get("model") or "",
-        fields={name: str(value) for name, value in job.items() if name not in apart and value is not None},
+        fields={name: value for name, value in job.items() if name not in apart and value is not None},
         links=tuple(job.get("images") or ()),
     )
 
@@ -168,6 +182,14 @@ class _Found:
     image: Image = field(repr=False)
 
 
+def _found(row: Mapping[str, Any], data: bytes) -> _Found:
+    name = row.get("id") or ""
+    try:
+        return _Found(name, row.get("prompt") or "", pixels.opened(data))
+    except ValueError as error:
+        raise NodeError(f"What lies there for {name} {error}.") from None
+
+
 def _wanted(values: Values, name: str, verdict: str) -> bool:
     said = values["verdict"]
     return fnmatchcase(name, values["only"].strip() or "*") and said in {ANY, verdict}
@@ -180,10 +202,10 @@ def from_folder(values: Values) -> list[_Found]:
         for row, path in folder.rows(folder.table(values["folder"])):
             if path is not None and _wanted(values, row.get("id") or "", row.get("review") or ""):
                 try:
-                    image = pixels.opened(path.read_bytes())
-                except (OSError, ValueError) as error:
-                    raise NodeError(f"{path} cannot be read as a picture: {error}") from None
-                yield _Found(row.get("id") or "", row.get("prompt") or "", image)
+                    data = path.read_bytes()
+                except OSError as error:
+                    raise NodeError(f"{path} cannot be read: {error.strerror}.") from None
+                yield _found(row, data)
 
     return list(islice(wanted(), values["limit"]))
 
@@ -205,8 +227,7 @@ async def from_gateway(values: Values) -> list[_Found]:
     async with _gateway(values) as gateway:
         async for row in _pages(gateway):
             if row.get("url") and _wanted(values, row["id"], row.get("review") or ""):
-                data = await gateway.picture(row["url"])
-                found.append(_Found(row["id"], row.get("prompt") or "", pixels.opened(data)))
+                found.append(_found(row, await gateway.picture(row["url"])))
             if len(found) == values["limit"]:
                 break
     return found
@@ -272,7 +293,7 @@ GENERATE = Node(
             NO_SEED,
             NO_SEED,
             LARGEST_SEED,
-            control=True,
+            control_after_generate=False,  # at randomize each press of the button would buy another picture
         ),
         Input("ratio", "COMBO", "The ratio of the picture.", AS_GIVEN, RATIOS),
         Input("model", "STRING", "A model, provider or provider/model of the gateway; empty: its own.", ""),
@@ -283,6 +304,7 @@ GENERATE = Node(
             Input(f"image_{number}", "IMAGE", "A picture to change or to refer to.", optional=True)
             for number in range(1, MOST_IMAGES + 1)
         ),
+        Input("mask", "MASK", "What of image_1 may change, for models that take masks.", optional=True),
         Input(
             "fields",
             "STRING",

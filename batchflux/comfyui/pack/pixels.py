@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _WHITE = (255, 255, 255)
+_WITH_ALPHA = ("RGBA", "LA", "PA")
 
 
 def pictures(batch: Any) -> Iterator[Any]:
@@ -22,6 +23,16 @@ def pictures(batch: Any) -> Iterator[Any]:
         return
     for one in batch.cpu().numpy() if hasattr(batch, "cpu") else batch:
         yield np.clip(np.rint(np.asarray(one, dtype=np.float32) * 255.0), 0, 255).astype(np.uint8)
+
+
+def mask(given: Any) -> Any:
+    """Return the first MASK as an array of RGBA: what is painted is white and transparent, the rest black and opaque.
+
+    APIs read the one or the other as what may change.
+    """
+    first = (given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)).reshape(-1, *given.shape[-2:])[0]
+    painted = np.clip(np.rint(first * 255.0), 0, 255).astype(np.uint8)
+    return np.stack([painted, painted, painted, 255 - painted], axis=-1)
 
 
 def fingerprint(picture: Any) -> str:
@@ -42,10 +53,10 @@ def opened(data: bytes) -> Image.Image:
     """Decode a picture as RGB; what is transparent is white. ValueError: it is none."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if not image.has_transparency_data:
-                return image.convert("RGB")
-            seen = image.convert("RGBA")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode not in _WITH_ALPHA and "transparency" not in image.info:
+                return upright.convert("RGB")
+            seen = upright.convert("RGBA")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("is not a picture that can be read") from error
     ground = Image.new("RGB", seen.size, _WHITE)

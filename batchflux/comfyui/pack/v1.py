@@ -7,7 +7,7 @@ import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from .declared import CATEGORY, said
+from .declared import CATEGORY, SOCKETS, said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,5 +61,4 @@ def _kind(one: Input) -> Any:
 
 
 def _options(one: Input) -> dict[str, Any]:
-    more = {name: value for name, value in one.more.items() if name != "control"}
-    return {"tooltip": one.says, **({} if one.kind == "IMAGE" else {"default": one.default}), **more}
+    return {"tooltip": one.says, **({} if one.kind in SOCKETS else {"default": one.default}), **one.more}

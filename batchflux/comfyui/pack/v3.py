@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from .declared import CATEGORY
+from .declared import CATEGORY, SOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .declared import Input, Node, Output
 
-_KINDS = {"IMAGE": io.Image, "STRING": io.String, "INT": io.Int, "COMBO": io.Combo}
+_KINDS = {"IMAGE": io.Image, "MASK": io.Mask, "STRING": io.String, "INT": io.Int, "COMBO": io.Combo}
 
 
 def extension(nodes: Sequence[Node]) -> Any:
@@ -51,11 +51,11 @@ def class_of(node: Node) -> type:
 
 def _input(one: Input) -> Any:
     more = dict(one.more)
-    if one.kind != "IMAGE":
+    if one.kind not in SOCKETS:
         more["default"] = one.default
     if one.kind == "COMBO":
         more["options"] = list(one.options)
-    if more.pop("control", False) and hasattr(io, "ControlAfterGenerate"):
+    if "control_after_generate" in more and hasattr(io, "ControlAfterGenerate"):  # else it would begin at randomize
         more["control_after_generate"] = io.ControlAfterGenerate.fixed
     return _KINDS[one.kind].Input(one.name, optional=one.optional, tooltip=one.says, **more)
 

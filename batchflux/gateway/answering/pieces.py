@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
 PIECE = 96 << 10  # bytes of a file; a multiple of 3, so that each piece is base64 by itself (RFC 4648)
+SMALL = 384 << 10  # bytes of a body that is made at once: about what the pieces of one on its way take
 Piece = bytes | Shot
 _HOW = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in the place of a picture would wait for ever
 
@@ -97,6 +98,24 @@ async def encoded(pieces: Sequence[Piece]) -> AsyncGenerator[bytes]:
     finally:
         for file in files:
             file.close()
+
+
+async def whole(pieces: Sequence[Piece]) -> bytes:
+    """Return the bytes of pieces that are SMALL. Raises as `encoded` does."""
+    if all(isinstance(piece, bytes) for piece in pieces):
+        return b"".join(piece for piece in pieces if isinstance(piece, bytes))
+    return await in_thread(partial(_joined, pieces))
+
+
+def _joined(pieces: Sequence[Piece]) -> bytes:
+    parts = []
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            parts.append(piece)
+        else:
+            with _file(piece) as file:
+                parts.append(_read(file, piece.bytes))
+    return b"".join(parts)
 
 
 def _opened(shots: Sequence[Shot]) -> list[BinaryIO]:

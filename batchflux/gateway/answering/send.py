@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from batchflux.gateway.answering.errors import envelope, headers_of
-from batchflux.gateway.answering.pieces import PIECE, Piece, encoded, length_of
+from batchflux.gateway.answering.pieces import SMALL, Piece, encoded, length_of, whole
 from batchflux.gateway.answering.sse import HEADERS
 from batchflux.gateway.orders import RefusalError
 
@@ -26,12 +26,11 @@ async def send_document(
 ) -> web.StreamResponse:
     """Send a document; RefusalError, and nothing is sent, when a picture of it is gone."""
     length = length_of(pieces)
+    if length <= SMALL:
+        return web.Response(body=await whole(pieces), headers=headers, content_type="application/json")
+    response = web.StreamResponse(headers=headers)
+    response.content_type, response.content_length = "application/json", length
     async with aclosing(encoded(pieces)) as parts:
-        if length <= PIECE:
-            body = b"".join([part async for part in parts])
-            return web.Response(body=body, headers=headers, content_type="application/json")
-        response = web.StreamResponse(headers=headers)
-        response.content_type, response.content_length = "application/json", length
         async for part in parts:
             if not response.prepared:
                 await response.prepare(request)
@@ -58,6 +57,9 @@ async def send_stream(
 
 
 async def _write(response: web.StreamResponse, pieces: Sequence[Piece]) -> None:
+    if length_of(pieces) <= SMALL:
+        await response.write(await whole(pieces))
+        return
     async with aclosing(encoded(pieces)) as parts:
         async for part in parts:
             await response.write(part)

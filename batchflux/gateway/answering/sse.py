@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EVERY = 5.0  # seconds between two signs of life: clients and proxies give up after 30 or 60
+EARLY = 0.1  # seconds in which a call that cannot be made is refused
 DONE = b"data: [DONE]\n\n"
 HEARTBEAT = b": waiting\n\n"
 HEADERS: Mapping[str, str] = {
@@ -26,6 +27,13 @@ def frame(value: Any, event: str = "") -> list[Piece]:
     """Return one event. JSON has no line break in it, so its data is one line, whatever the texts in it are."""
     before = f"event: {event}\ndata: " if event else "data: "
     return pieces_of(value, before, "\n\n")
+
+
+async def early(made: asyncio.Future[Any]) -> None:
+    """Wait a moment for a refusal, which has a status of its own as long as no headers left; raise it."""
+    await asyncio.wait({made}, timeout=EARLY)
+    if made.done():
+        made.result()
 
 
 async def beats(made: asyncio.Future[T], every: float = EVERY) -> AsyncGenerator[float]:

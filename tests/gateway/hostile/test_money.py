@@ -65,6 +65,15 @@ async def test_a_client_that_joins_pays_nothing_and_needs_no_money(house: House)
     assert house.bank.billed.total() == 1
 
 
+async def test_who_paid_and_who_joined_is_told_apart(house: House) -> None:
+    house.bank.delay = (0.3, 0.3)
+    async with house.caller() as caller:
+        ends = await together(*(caller.ask(IMAGES, {"prompt": "job a"}) for _ in range(5)))
+        assert sorted("x-batchflux-joined" in headers for _, _, headers in ends) == [False, True, True, True, True]
+        again = await caller.ask(IMAGES, {"prompt": "job a"}, headers={"x-stainless-retry-count": "1"})
+        assert again[2]["x-batchflux-joined"] == "true"
+
+
 async def test_a_rate_that_is_raced(house: House) -> None:
     house.client("a", rate=Rate(count=5, seconds=3600))
     house.client("b", rate=Rate(count=5, seconds=3600))

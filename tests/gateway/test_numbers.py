@@ -1,0 +1,57 @@
+"""What the gateway tells Prometheus of itself, and refusals of streams before their heads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from tests.gateway.conftest import Front, Gateways
+
+CHAT = "/chat/completions"
+
+
+async def numbers(front: Front) -> dict[tuple[str, ...], float]:
+    """Return the gateway's own numbers, by name and the values of their labels."""
+    async with front.http.get(f"{front.url.removesuffix('/v1')}/metrics") as answer:
+        families = text_string_to_metric_families(await answer.text())
+    samples = [sample for family in families for sample in family.samples]
+    own = [one for one in samples if one.name.startswith("batchflux_gateway_")]
+    return {(one.name.removeprefix("batchflux_gateway_"), *one.labels.values()): one.value for one in own}
+
+
+async def until_they_wait(front: Front, count: int) -> dict[tuple[str, ...], float]:
+    while (found := await numbers(front))["waiting",] < count:  # noqa: ASYNC110  it is another's to say
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_answers_joins_and_money_are_counted(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.3, 0.3)
+    async with gateways.opened() as front:
+        calls = asyncio.gather(*(front.picture("job a") for _ in range(3)))
+        meanwhile = await until_they_wait(front, 3)
+        assert meanwhile["calls",] == 1
+        await calls
+        await front.post("/nowhere", {})
+        await front.picture("")
+        told = await numbers(front)
+    assert told["answers_total", "/v1/images/generations", "200"] == 3
+    assert told["answers_total", "/v1/images/generations", "400"] == 1
+    assert told["answers_total", "other", "404"] == 1
+    assert (told["joined_total",], told["calls",], told["waiting",]) == (2, 0, 0)
+    assert told["client_spent", "local", "CNY"] == pytest.approx(0.14)
+
+
+@pytest.mark.parametrize("path", ["/images/generations", CHAT])
+async def test_a_stream_that_cannot_be_paid_has_the_status_of_a_refusal(gateways: Gateways, path: str) -> None:
+    body = {"model": "tuzi", "stream": True}
+    body |= {"messages": [{"role": "user", "content": "job a"}]} if path == CHAT else {"prompt": "job a"}
+    async with gateways.opened(limits=", budget: 0.1") as front:
+        answer = await front.post(path, body)
+    assert (answer.status, answer.code) == (429, "insufficient_quota")
+    assert answer.headers["x-should-retry"] == "false"
+    assert not gateways.bank.billed
