@@ -44,7 +44,7 @@ async def test_a_prompt_becomes_a_picture_an_id_and_a_cost(comfy: ComfyUI, stand
     assert made["images"].dtype == np.float32
     assert made["images"][0, 0, 0].tolist() == [1.0, 0.0, 0.0]
     assert comfy.steps == [(1, 1)]
-    assert comfy.previews == 1
+    assert comfy.previews == 0
     assert comfy.texts == ([(NODE, "0.04 USD")] if comfy.modern else [])
 
 
