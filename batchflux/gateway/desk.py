@@ -241,7 +241,7 @@ class Desk:
         self, held: Held, call: Call, job: Job, count: int, *, again: bool
     ) -> tuple[bool, Sequence[Job]]:
         """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
-        take, called = partial(self._take, job, call.client), True
+        take, called = partial(self.tagged, job, call.client), True
         try:
             repeats = again or call.mark is not None
             found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
@@ -258,7 +258,8 @@ class Desk:
             self._maker.settle(call.asked, called=called)
         return False, jobs
 
-    def _take(self, job: Job, client: str, variant: int, position: int) -> Job:
+    def tagged(self, job: Job, client: str, variant: int, position: int) -> Job:
+        """Return a job as a client's, as this variant."""
         return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
 
     @staticmethod
@@ -270,7 +271,7 @@ class Desk:
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
-        if not self._run.affords(self._take(job, client.name, 1, 0), count):
+        if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
             raise errors.refusal(BUDGET, billed=False)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
@@ -340,7 +341,7 @@ class Desk:
                 self._run.session.event("call_left", number=call.number, message=str(error))
                 continue
             count = await self._run.database.submit(partial(_count, number=call.number))
-            for job in jobs_of(call.number, call.variant, count, partial(self._take, first, call.client)):
+            for job in jobs_of(call.number, call.variant, count, partial(self.tagged, first, call.client)):
                 self._under_way(self._resumed(job))
 
     async def _resumed(self, job: Job) -> None:
@@ -357,7 +358,9 @@ class Desk:
 
 
 def _count(connection: sqlite3.Connection, number: int) -> int:
-    return int(connection.execute("SELECT COUNT(*) FROM call_jobs WHERE call = ?", (number,)).fetchone()[0])
+    return int(
+        connection.execute("SELECT COUNT(*) FROM call_jobs WHERE call = ? AND place >= 0", (number,)).fetchone()[0]
+    )
 
 
 def _billed(known: Known) -> bool:

@@ -18,19 +18,21 @@ from batchflux.gateway.addresses import leads_inside
 from batchflux.gateway.orders import Order, Picture, RefusalError
 from batchflux.gateway.uploads import Uploads
 from batchflux.ledger.books.calls import FIRST_POSITION
-from batchflux.manifest.identity import FOLDER, default_id, key_of, key_of_job
+from batchflux.manifest.identity import FOLDER, default_id, key_of, key_of_job, redo_id
 from batchflux.manifest.job_fields import READERS
 from batchflux.manifest.providers.makers import Makers, api_in_keys
 from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.redo import choose
 from batchflux.manifest.sameness import parted
 from batchflux.models import Job
 from batchflux.output.base import SUFFIXES, UPLOADS
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from batchflux.manifest import Manifest
+    from batchflux.manifest.redo import Redo
     from batchflux.models import Reference
     from batchflux.photos import Photos
 
@@ -133,6 +135,15 @@ class Maker:
         suffix = SUFFIXES[job.output_format or "jpeg"][0]
         place = f"{FOLDER}{name}{suffix}"
         return replace(job, variant=variant, key=key, id=name, file_name=place, position=position)
+
+    def redo(self, root: Job, parent: Job, redo: Redo, free: Callable[[str], bool]) -> Job:
+        """Return the job that tries `parent` again, which goes back to `root`: the first choice whose key is `free`."""
+        offers = self._makers.named(parent.provider)
+        offer = offers.of(parent.style, parent.model)
+        job = choose(parent, redo, offer, api_in_keys(offers.provider), free)
+        name, suffix = redo_id(root.id, redo.ordinal), SUFFIXES[job.output_format or "jpeg"][0]
+        ways, place = self._makers.again(job), f"{FOLDER}{name}{suffix}"
+        return replace(job, id=name, file_name=place, position=root.position, fallbacks=ways)
 
     def _resolved(self, asked: str) -> tuple[str | None, str | None]:
         """Return provider and model of what a client calls a model; both None: the manifest's own."""

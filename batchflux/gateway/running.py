@@ -17,6 +17,7 @@ from batchflux.gateway.guard import Guard, origins_of
 from batchflux.gateway.listen import Bound, bind, serve
 from batchflux.gateway.maker import Maker
 from batchflux.gateway.pictures import Pictures
+from batchflux.gateway.redos import Redoing
 from batchflux.gateway.server import Server
 from batchflux.ledger.books.calls import spent_by_client
 from batchflux.ledger.tables import get_meta, set_meta
@@ -51,11 +52,12 @@ class Gateway:
 
     bound: Bound
     run: Endless
+    redoing: asyncio.Task[None]
 
     async def ended(self) -> None:
         """Wait until it can go on no more; what ended it is raised as it is left."""
-        if self.run.task is not None:
-            await asyncio.wait([self.run.task])
+        tasks = [task for task in (self.run.task, self.redoing) if task is not None]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 @asynccontextmanager
@@ -82,11 +84,15 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, options.public_url).app()
             Extras(run, maker, names, options.public_url).add_to(app)
             served = await serve(app, bound.socket)
+            redoing = asyncio.create_task(Redoing(run, maker, desk).look())
             try:
-                yield Gateway(bound=bound, run=run)
+                yield Gateway(bound=bound, run=run, redoing=redoing)
             finally:
+                redoing.cancel()
                 await run.drained()
                 await served.stop()
+            if not (await asyncio.wait([redoing]))[0].pop().cancelled():
+                await redoing  # raises what ended it
     finally:
         bound.socket.close()
 

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code
 from batchflux.ledger.ledger import (
-    AUTHORIZE,
-    AUTHORIZE_JOB,
     FORGET_PICTURE,
     STANDS,
     STANDS_AS_BEFORE,
     UNANSWERED_BEFORE,
-    check_free,
+    authorized,
     columns_of,
+    inserted,
 )
 from batchflux.ledger.reviews import note_stale
 from batchflux.ledger.tables import LAST
@@ -55,7 +54,7 @@ CREATE TABLE IF NOT EXISTS batches (
     again INTEGER NOT NULL DEFAULT 0  -- answers beyond the first of a job
 )
 """
-_SUBMISSION = "INSERT INTO submissions (provider, key_name, handle, sent_at) VALUES (?, ?, ?, ?) RETURNING number"
+_SUBMISSION = "INSERT INTO submissions (provider, key_name, handle, sent_at) VALUES (?, ?, ?, ?)"
 _BATCH = "INSERT INTO batches (submission, name, kind, state) VALUES (?, ?, ?, 'authorized')"
 _SUBMITTED = "UPDATE attempts SET state = 'submitted' WHERE number = ?"
 _OPEN = """
@@ -172,7 +171,7 @@ class BatchLedger:
         def write(connection: sqlite3.Connection) -> list[int]:
             first = sent[0][1]
             of_batch = (first.provider, first.key_name, name, first.at)
-            (number,) = connection.execute(_SUBMISSION, of_batch).fetchone()
+            number = inserted(connection, _SUBMISSION, of_batch)
             connection.execute(_BATCH, (number, name, kind))
             return [number, *(_authorized(connection, number, job, leaving) for job, leaving in sent)]
 
@@ -210,11 +209,9 @@ class BatchLedger:
 
 
 def _authorized(connection: sqlite3.Connection, batch: int, job: Job, leaving: Leaving) -> int:
-    (number,) = connection.execute(AUTHORIZE_JOB, (*columns_of(job), leaving.at)).fetchone()
-    check_free(connection, number)
-    (attempt,) = connection.execute(AUTHORIZE, (number, batch, leaving.model, leaving.price)).fetchone()
+    attempt = authorized(connection, (*columns_of(job), leaving.at), batch, leaving)
     connection.execute(_SUBMITTED, (attempt,))
-    return int(attempt)
+    return attempt
 
 
 def _close(connection: sqlite3.Connection, number: int, closing: Closing, at: float) -> Freed:

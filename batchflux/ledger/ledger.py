@@ -61,15 +61,14 @@ UNANSWERED_BEFORE: _Stands = (
 _ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
 
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-AUTHORIZE_JOB = f"""
+_AUTHORIZE_JOB = f"""
 {_JOB} ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
     error_code = NULL, error = NULL, spec = excluded.spec
 RETURNING number
 """
-_SUBMISSION = "INSERT INTO submissions (provider, key_name, sent_at) VALUES (?, ?, ?) RETURNING number"
-AUTHORIZE = """
+_SUBMISSION = "INSERT INTO submissions (provider, key_name, sent_at) VALUES (?, ?, ?)"
+_AUTHORIZE = """
 INSERT INTO attempts (job, submission, model, state, price, counts) VALUES (?, ?, ?, 'authorized', ?, 1)
-RETURNING number
 """
 FORGET_PICTURE = """
 UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND number != ? AND COALESCE(link, spool) IS NOT NULL
@@ -184,11 +183,8 @@ class Ledger:
         columns = columns_of(job)
 
         def write(connection: sqlite3.Connection) -> int:
-            number: int = connection.execute(AUTHORIZE_JOB, (*columns, leaving.at)).fetchone()[0]
-            check_free(connection, number)
-            row = connection.execute(_SUBMISSION, (leaving.provider, leaving.key_name, leaving.at)).fetchone()
-            row = connection.execute(AUTHORIZE, (number, row[0], leaving.model, leaving.price)).fetchone()
-            return int(row[0])
+            submission = inserted(connection, _SUBMISSION, (leaving.provider, leaving.key_name, leaving.at))
+            return authorized(connection, (*columns, leaving.at), submission, leaving)
 
         return self.database.submit(write)
 
@@ -380,7 +376,22 @@ def _capture(
     return job
 
 
-def check_free(connection: sqlite3.Connection, job: int) -> None:
+def authorized(connection: sqlite3.Connection, job: Sequence[Any], submission: int, leaving: Leaving) -> int:
+    """Record a job's attempt as it is about to leave, and return its number; `job` are `columns_of`, and when it began.
+
+    TransitionError: its last attempt is out, or can still be asked for.
+    """
+    (number,) = connection.execute(_AUTHORIZE_JOB, job).fetchone()
+    _check_free(connection, number)
+    return inserted(connection, _AUTHORIZE, (number, submission, leaving.model, leaving.price))
+
+
+def inserted(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> int:
+    """Insert a row of a table that numbers its rows; return its number."""
+    return int(connection.execute(statement, values).lastrowid or 0)
+
+
+def _check_free(connection: sqlite3.Connection, job: int) -> None:
     """Raise TransitionError when the job's last attempt is out, or can still be asked for."""
     query = (
         "SELECT attempts.number, state, state = 'unknown' AND handle IS NOT NULL FROM attempts LEFT JOIN submissions"

@@ -232,6 +232,13 @@ def waiting_redos(connection: sqlite3.Connection) -> list[Waiting]:
     return _read(connection, _WAITING)
 
 
+def redos_to_make(connection: sqlite3.Connection) -> list[str]:
+    """Return the keys (hex) of the first jobs of all redos that have not ended, each once."""
+    ended = "SELECT 1 FROM jobs WHERE jobs.key = redos.key AND status NOT IN ('pending', 'unknown')"
+    query = f"SELECT DISTINCT lower(hex(root)) FROM redos WHERE NOT EXISTS ({ended})"  # noqa: S608  constants
+    return [root for (root,) in _select(connection, query)]
+
+
 def _read(connection: sqlite3.Connection, condition: str) -> list[Waiting]:
     query = "SELECT number, root, origin, ordinal, prompt, seed, variant, lower(hex(key)) FROM redos"
     return [

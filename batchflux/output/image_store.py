@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from posixpath import basename, splitext
 from typing import TYPE_CHECKING, TypeVar
 
 from batchflux.errors import Code, JobError, StorageError
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
     from batchflux.output.base import AssetStore, Kind
 
 T = TypeVar("T")
+SYNCING = 8  # threads, which mostly wait for the disk: what they sync together takes it little longer than one
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
+_OF_PICTURES = frozenset(ALL_SUFFIXES)
 _STARTS = {".json": (b"{", b"["), ".html": (b"<",), ".sse": (b"data:", b"event:", b"id:", b"retry:", b":")}
 
 
@@ -76,7 +79,8 @@ class ImageStore:
         self._before = _by_attempt(self._root, REJECTED)
         self._spooled: dict[str, bytes] = {}  # from `spool` to `store`, which follows at once: read and hashed no more
         self._numbered = threading.Lock()  # held while a name is taken that a further picture of an answer may have
-        self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
+        self._judging = threading.Semaphore(max(2, os.cpu_count() or 2))  # a decoded picture takes up to 256 MB
+        self._threads = ThreadPoolExecutor(SYNCING, "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
             durable.make_folders(self._root, self._spool_folder, durable.PRIVATE)
@@ -205,7 +209,7 @@ class ImageStore:
         else:
             try:
                 name = _placed(_checked(job.file_name), kind)
-                with self._numbered if NUMBERED.fullmatch(PurePosixPath(name).stem) else nullcontext():
+                with self._numbered if NUMBERED.fullmatch(splitext(basename(name))[0]) else nullcontext():
                     said = [stored.remarks, self._made_way(name, stored.sha256)]
                     self._assets.put(name, place or data)
                 return replace(stored, file_name=name, remarks="; ".join(filter(None, said)) or None)
@@ -242,7 +246,8 @@ class ImageStore:
 
     def _judged(self, job: Job, data: bytes, sha256: str | None = None) -> tuple[Stored, Kind]:
         """Return what bytes are, in no place yet; JobError when they are no whole picture."""
-        shape, digest, differs = check(data, expected_of(job), self._verify, sha256)
+        with self._judging:
+            shape, digest, differs = check(data, expected_of(job), self._verify, sha256)
         stored = Stored(
             file_name="",
             width=shape.width,
@@ -333,10 +338,8 @@ def _way_on(differs: Collection[str]) -> str:
 
 def _placed(name: str, kind: Kind) -> str:
     """Return a planned name with the suffix that a picture's bytes ask for."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() in ALL_SUFFIXES and path.suffix.lower() not in SUFFIXES[kind]:
-        return str(path.with_suffix(SUFFIXES[kind][0]))
-    return name
+    stem, suffix = splitext(name)
+    return stem + SUFFIXES[kind][0] if suffix.lower() in _OF_PICTURES.difference(SUFFIXES[kind]) else name
 
 
 def _suffix_of(body: bytes) -> str:
@@ -368,7 +371,8 @@ def kept_pictures(root: Path) -> dict[bytes | int, str]:
 
 def _checked(file_name: str) -> str:
     """Return a planned name in its plain form; JobError `invalid_request` when it lies outside `images/`."""
-    parts = PurePosixPath(file_name).parts
-    if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
+    parts = [part for part in file_name.split("/") if part not in {"", "."}]
+    outside = file_name.startswith("/") or parts[:1] != [IMAGES] or ".." in parts
+    if outside or len(parts) < 2 or "\0" in file_name:  # noqa: PLR2004  images/x
         raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
     return "/".join(parts)

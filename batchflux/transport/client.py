@@ -182,16 +182,20 @@ class Transport:
         due, began = self._options.due, started + size_of_files(request.content) / SLOWEST_UPLOAD
         until = Until(began + self._options.timeout) if due is None else Until(due(began), lambda: due(began))
         response = await self._ask(opened, request, url, headers, (sent, until))
+        answered = lowered(response.headers)
         try:
-            reply = await self._told(request, response, until, clock() - started)
+            reply = await self._told(request, response, answered, until, clock() - started)
         finally:
             response.close()  # the connection is kept all the same if the answer was read to its end
-        pause = pause_hinted(lowered(response.headers), time.time())
-        return Exchanged(reply=reply, seconds=clock() - started, pause=pause)
+        return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
 
-    async def _told(self, request: HttpRequest, response: ClientResponse, until: Until, seconds: float) -> Reply:
-        """Return what the reader makes of an answer that began after so many seconds; JobError with `retry_after`."""
-        answered = lowered(response.headers)
+    async def _told(
+        self, request: HttpRequest, response: ClientResponse, answered: Mapping[str, str], until: Until, seconds: float
+    ) -> Reply:
+        """Return what the reader makes of an answer that began after so many seconds; JobError with `retry_after`.
+
+        `answered` are its headers, with names in lower case.
+        """
         told = {**answered, BASE: self._base, SECONDS: f"{seconds:.3f}"}
         try:
             return await self._answer(request, response, told, until)
@@ -204,7 +208,7 @@ class Transport:
 
     async def _refused(self, request: HttpRequest, response: ClientResponse, until: Until) -> None:
         """Raise what the reader makes of an answer that is no success, and so has no lines."""
-        reply = await self._told(request, response, until, 0.0)
+        reply = await self._told(request, response, lowered(response.headers), until, 0.0)
         if isinstance(reply, Missing):
             raise JobError(Code.DOWNLOAD, f"what {shown(response.url)} had is gone (HTTP {response.status})", dead=True)
         raise TypeError(f"the reader of an answer of lines returned {reply!r} for HTTP {response.status}")
@@ -240,10 +244,10 @@ class Transport:
     async def _answer(
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: Until
     ) -> Reply:
-        reader = request.reader(response.status, headers)
+        readers = [request.reader(response.status, headers)]
         body = Body(response)
-        cut, size = await self._read(body, reader, until)
-        finish = partial(reader.finish, complete=cut is None)
+        cut, size = await self._read(body, readers[0], until)
+        finish = partial(_finished, readers, complete=cut is None)
         try:
             return await in_thread(finish, self._opened().reading) if size > AT_ONCE else finish()
         except JobError as error:
@@ -278,3 +282,8 @@ class Transport:
         except WIRE_ERRORS as error:
             return error, size
         return None, size
+
+
+def _finished(readers: list[Reader], *, complete: bool) -> Reply:
+    """Return what the one reader makes of its answer; that, megabytes, is freed here, before the loop comes to it."""
+    return readers.pop().finish(complete=complete)

@@ -19,6 +19,7 @@ import asyncio
 import re
 from collections import deque
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.gcra import Cause
@@ -340,13 +341,15 @@ class RateLimiter:
                     lease.leave(now)
                     self._breaker.leaves()
                     future.set_result(True)
+            if not key.departing:
+                continue
             at = NEVER if key.dead else key.next_at(now)
             if at - now > 2 * LEAD:  # what is on record as leaving must not wait
                 while key.departing:
                     _, future = key.departing.popleft()
                     if not future.done():
                         future.set_result(False)
-            elif key.departing:
+            else:
                 wake = min(wake, at)
         return wake
 
@@ -365,8 +368,9 @@ class RateLimiter:
                 self._waiting.popleft()
                 continue
             held = NEVER
-            for key in sorted(self._living(), key=lambda key: self._turn(key, now)):
-                at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight), self._next_probe_at(now))
+            turns = [(self._turn(key, now), key) for key in self._living()]
+            for (ready, *_), key in sorted(turns, key=itemgetter(0)):
+                at = max(ready, self._breaker.next_at(now, self.in_flight), self._next_probe_at(now))
                 waiter = self._next(key, now) if at <= now else None
                 if waiter is not None:
                     self._waiting.remove(waiter)

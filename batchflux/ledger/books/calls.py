@@ -63,6 +63,7 @@ class Call(NamedTuple):
     asked: str
     variant: int
     at: float
+    place: int = 0  # of the job by which it was found
 
 
 def uncalled(connection: sqlite3.Connection) -> str:
@@ -86,7 +87,7 @@ def begin_call(
         first += 1
     connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, first + count - 1))
     call = call._replace(number=number, variant=first)
-    connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call)
+    connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call[:-1])
     rows = ((bytes.fromhex(job.key), number, place) for place, job in enumerate(jobs))
     connection.executemany("INSERT INTO call_jobs VALUES (?, ?, ?)", rows)
     connection.execute("UPDATE meta SET value = value + ? WHERE name = 'total'", (count,))
@@ -118,12 +119,23 @@ def last_call(connection: sqlite3.Connection, client: str, content: bytes, since
 
 def _first(rows: sqlite3.Cursor) -> Call | None:
     row = rows.fetchone()
-    return None if row is None else Call._make(row)
+    return None if row is None else Call(*row)
+
+
+def call_of_job(connection: sqlite3.Connection, key: str) -> Call | None:
+    """Return the call that a job of this key (hex) is of, with its place there; None when it is of none."""
+    query = "SELECT calls.*, place FROM call_jobs JOIN calls ON calls.number = call WHERE job = ?"
+    return _first(connection.execute(query, (bytes.fromhex(key),)))
+
+
+def note_redo(connection: sqlite3.Connection, job: Job, call: int, ordinal: int) -> None:
+    """Record that a redo of a job of a call is that call's, too: its place is below 0."""
+    connection.execute("INSERT OR IGNORE INTO call_jobs VALUES (?, ?, ?)", (bytes.fromhex(job.key), call, -ordinal))
 
 
 def open_calls(connection: sqlite3.Connection) -> list[Call]:
     """Return the calls of which something is still to come, in order."""
-    return [Call._make(row) for row in connection.execute(_OPEN)]
+    return [Call(*row) for row in connection.execute(_OPEN)]
 
 
 def spent_by_client(connection: sqlite3.Connection) -> dict[str, int]:

@@ -9,6 +9,7 @@ and than any line that base64 is wrapped at: it is read as the whole run would b
 from __future__ import annotations
 
 import binascii
+import io
 import re
 import secrets
 from typing import NamedTuple
@@ -105,7 +106,7 @@ def _followed(view: memoryview, begin: int) -> tuple[int, bytes | None]:
     It is gone through in pieces, so that other threads have the interpreter in between.
     """
     start = _decoded(bytes(view[begin : begin + _PROOF]).translate(_STANDARD))
-    pieces: list[bytes] | None = [] if start is not None and is_picture(start) else None
+    pieces: io.BytesIO | None = io.BytesIO() if start is not None and is_picture(start) else None
     end, length = begin, DECODED_AT_ONCE
     while length == DECODED_AT_ONCE:
         piece = view[end : end + DECODED_AT_ONCE]
@@ -118,10 +119,10 @@ def _followed(view: memoryview, begin: int) -> tuple[int, bytes | None]:
             data = None if pieces is None else _decoded(run[:length].translate(_STANDARD))
         end += length
         if pieces is not None and data is not None:
-            pieces.append(data)
+            pieces.write(data)
         else:
             pieces = None
-    return end, None if pieces is None else b"".join(pieces)
+    return end, None if pieces is None else pieces.getvalue()
 
 
 def _decoded(run: bytes | memoryview) -> bytes | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import time
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from tests.gateway.shells.takers import Answer
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.gateway.shells.shapes import Shape
 
@@ -58,13 +61,21 @@ class Gate:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        self.process = self.program.start("gateway", "m.yaml", "--port", str(self.port))
+    def start(self, **environ: str) -> bool:
+        """Start it, and return whether it serves: one that is to be killed may not come so far."""
+        self.process = self.program.start("gateway", "m.yaml", "--port", str(self.port), **environ)
         end = time.monotonic() + 60
         while not self._healthy():
+            if environ and self.process.poll() == -signal.SIGKILL:
+                return False
             assert self.process.poll() is None, self.program.finish(self.process).said
             assert time.monotonic() < end, "the gateway did not start"
             time.sleep(0.02)
+        return True
+
+    @property
+    def dead(self) -> bool:
+        return self.process is None or self.process.poll() is not None
 
     def _healthy(self) -> bool:
         try:
@@ -111,11 +122,17 @@ async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
         await asyncio.sleep(0.005)
 
 
+@contextmanager
+def gated(folder: Path) -> Iterator[Gate]:
+    """Give a gateway that is not started yet, over a folder of its own."""
+    with opened(*dialects()) as bank, program_in(folder) as program:
+        program.write("m.yaml", MANIFEST.format(url=bank.url, price=PRICE))
+        yield Gate(program, bank, free_port())
+
+
 @pytest.fixture(scope="module")
 def _gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with opened(*dialects()) as bank, program_in(tmp_path_factory.mktemp("gate")) as program:
-        program.write("m.yaml", MANIFEST.format(url=bank.url, price=PRICE))
-        made = Gate(program, bank, free_port())
+    with gated(tmp_path_factory.mktemp("gate")) as made:
         made.start()
         yield made
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import aiohttp
 
 from batchflux.testing.bank import picture_of
 from tests.gateway.shells.conftest import GPT, RELAYED, Gate, until
-from tests.gateway.shells.shapes import CHAT, CUP, EDITS, MUG, PHOTO, PICTURES, Shape
+from tests.gateway.shells.shapes import CHAT, CUP, EDITS, MUG, PHOTO, PICTURES, Shape, user
 from tests.gateway.shells.takers import TAKERS
 
 if TYPE_CHECKING:
@@ -115,3 +116,18 @@ async def test_what_comes_twice_is_paid_once_and_again_is_another_picture(gate: 
             assert (joined.count("true"), joined[2], joined[3]) == (2, None, "true"), shape.name
 
     await each(FIRST, check)
+
+
+async def test_make_it_blue_is_said_of_the_last_picture(gate: Gate) -> None:
+    chat = next(shape for shape in PICTURES if shape.name == "NextChat: chat")
+    async with aiohttp.ClientSession() as session:
+        first = takes(chat, await gate.send(session, chat, "job b1 #link", RELAYED))
+        said = [user("job b1 #link"), {"role": "assistant", "content": first.text}, user("job b2 #link make it blue")]
+        again = replace(chat, body={**(chat.body or {}), "messages": said})
+        answer = await gate.send(session, again, "", RELAYED)
+        second = takes(again, answer)
+        assert await gate.fetched(session, second.links[0]) == picture_of("b2")
+    assert answer.headers["x-batchflux-reference"] == "the last picture of the conversation, of an answer"
+    call = next(call for call in gate.bank.seen if call.name == "b2")
+    assert base64.b64encode(picture_of("b1")).decode() in str(call.body)
+    assert "make it blue" in call.text
