@@ -252,6 +252,8 @@ STRANGERS = [
     ({"prompt": " "}, "The prompt is empty"),
     ({"fields": "2K"}, "write name: value"),
     ({"fields": "a: 1\na: 2"}, "a stands twice"),
+    ({"fields": "n: 5"}, "n does not stand in fields"),  # it would buy five
+    ({"fields": "image[]: https://a.example/a.png"}, "does not stand in fields"),
 ]
 
 
