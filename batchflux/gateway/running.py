@@ -13,7 +13,7 @@ from batchflux.folders.pictures import Whence
 from batchflux.gateway.answering.links import Names
 from batchflux.gateway.clients import Accounts
 from batchflux.gateway.desk import Desk
-from batchflux.gateway.extras import Extras
+from batchflux.gateway.extras.routes import Extras
 from batchflux.gateway.guard import Guard, origins_of
 from batchflux.gateway.listen import MOST_CONNECTIONS, Bound, bind, serve
 from batchflux.gateway.maker import Maker
