@@ -15,14 +15,16 @@ from batchflux.gateway.clients import Accounts
 from batchflux.gateway.desk import Desk
 from batchflux.gateway.extras.routes import Extras
 from batchflux.gateway.guard import Guard, origins_of
-from batchflux.gateway.listen import Bound, bind, serve
+from batchflux.gateway.listen import MOST_CONNECTIONS, Bound, bind, serve
 from batchflux.gateway.maker import Maker
+from batchflux.gateway.orders import MOST_PICTURES
 from batchflux.gateway.pictures import Pictures
 from batchflux.gateway.redos import Redoing
 from batchflux.gateway.server import Server
 from batchflux.ledger.books.calls import spent_by_client
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.manifest.reading import values
+from batchflux.output.resources import raise_open_files
 from batchflux.runner import RunOptions, endless
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.runner import Endless
 
+_OPEN_EACH = 1 + MOST_PICTURES  # files of a connection whose answer is written: itself, and its pictures
+_OPEN_ELSE = 4096  # files of the run
 _SIGNED_BY = "gateway_names"  # note of a folder: what signs the names of pictures
 
 
@@ -87,6 +91,7 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             guard, pictures = Guard(options.keys, bound.hosts, origins), Pictures(names, run, there)
             app = Server(guard, desk, pictures, public_url).app()
             Extras(run, maker, names, public_url).add_to(app)
+            raise_open_files(MOST_CONNECTIONS * _OPEN_EACH + _OPEN_ELSE)
             served = await serve(app, bound.socket)
             redoing = asyncio.create_task(Redoing(run, maker, desk).look())
             try:
