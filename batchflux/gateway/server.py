@@ -14,13 +14,13 @@ from batchflux.gateway.answering import headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.sse import early
-from batchflux.gateway.forms import parts_of
 from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard
 from batchflux.gateway.numbers import Numbers
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
 from batchflux.gateway.reading import chat as chats
 from batchflux.gateway.reading import images as orders
+from batchflux.gateway.reading.forms import parts_of
 from batchflux.monitoring.exposition import CONTENT_TYPE
 from batchflux.monitoring.metrics import metrics_of
 

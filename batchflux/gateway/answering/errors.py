@@ -16,13 +16,13 @@ from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
 from batchflux.errors import Code
 from batchflux.gateway.orders import RefusalError
 from batchflux.models import Status
-from batchflux.runner.endless import RENEWED
+from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchflux.models import Outcome
-    from batchflux.runner.endless import NotMadeError
+    from batchflux.runner.stream import NotMadeError
 
 _SERVER_ERROR = "server_error"
 _OPERATOR = "Who runs this gateway has to see to it."

@@ -23,7 +23,7 @@ from batchflux.gateway.answering.links import Names, base_of, link_of
 from batchflux.gateway.answering.send import refused
 from batchflux.gateway.orders import RefusalError
 from batchflux.models import Outcome, Status
-from batchflux.runner.endless import RENEWED, NotMadeError
+from batchflux.runner.stream import RENEWED, NotMadeError
 
 SECRET = b"of a folder"
 NEVER = {Code.AUTH, Code.QUOTA}  # free, and of no use to ask again
