@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from batchflux.errors import StorageError
+from batchflux.gateway.answering.send import send_picture
 from batchflux.gateway.orders import Picture, RefusalError
 from batchflux.ledger.books.calls import pictures_by_prefix
 
@@ -31,7 +33,8 @@ class Pictures:
         made = await self._made(request.match_info["name"])
         path = await asyncio.to_thread(self._there.path, made.file_name)
         if path is not None:
-            return web.FileResponse(path, headers=_KEEP)
+            with suppress(FileNotFoundError):  # it has gone since; the mirror may have it
+                return await send_picture(request, str(path), _media_type(made.file_name), _KEEP)
         data = await asyncio.to_thread(self._read, made)
         return web.Response(body=data, content_type=_media_type(made.file_name), headers=_KEEP)
 
