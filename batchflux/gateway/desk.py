@@ -55,6 +55,7 @@ class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
     `made` comes to its pictures, or to a RefusalError. `buys`: something may be bought for it now, and was not before.
+    `missing` are the codes of those of its pictures that could not be made, where others could.
     """
 
     client: Client
@@ -63,6 +64,7 @@ class Held:
     waiting: int = 0
     left: float = field(default_factory=time.monotonic)
     buys: bool = False
+    missing: tuple[str, ...] = ()
     made: asyncio.Future[Sequence[Shot]]
 
     def wanted(self) -> bool:
@@ -233,8 +235,10 @@ class Desk:
             for one in jobs:
                 self._of_job.pop(one.key, None)
         shots = [end for end in ends if isinstance(end, Shot)]
+        refused = [end for end in ends if isinstance(end, RefusalError)]
         if not shots:
-            raise next(end for end in ends if isinstance(end, RefusalError))
+            raise min(refused, key=lambda error: errors.resent(error.status))  # one of them may be billed
+        held.missing = tuple(error.code for error in refused)
         return shots
 
     async def _on_record(

@@ -47,7 +47,10 @@ _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
 _TOLD_HEADERS = ", ".join(
-    (*(f"x-batchflux-{name}" for name in ("jobs", "cost", "currency", "joined", "size", "dropped")), "retry-after")
+    (
+        *(f"x-batchflux-{name}" for name in ("jobs", "cost", "currency", "joined", "size", "dropped", "missing")),
+        "retry-after",
+    )
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

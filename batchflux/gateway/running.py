@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batchflux.errors import UsageError
 from batchflux.folders.pictures import Whence
 from batchflux.gateway.answering.links import Names
 from batchflux.gateway.clients import Accounts
@@ -21,6 +22,7 @@ from batchflux.gateway.redos import Redoing
 from batchflux.gateway.server import Server
 from batchflux.ledger.books.calls import spent_by_client
 from batchflux.ledger.tables import get_meta, set_meta
+from batchflux.manifest.reading import values
 from batchflux.runner import RunOptions, endless
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
     Raises UsageError: it cannot listen there; ManifestError: a client has a budget, and a model no price; what `run`
     raises before it begins.
     """
-    origins = origins_of(options.origins)
+    origins, public_url = origins_of(options.origins), _public(options.public_url)
     if options.keys is not None and (unpriced := _unpriced(manifest)) is not None:
         options.keys.refuse_budgets(unpriced)
     bound = await asyncio.to_thread(bind, options.host, options.port, keyed=options.keys is not None)
@@ -81,8 +83,8 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             accounts = Accounts(spent, manifest.currency)
             maker = Maker(manifest, run.session.books.photos)
             desk.open(run, maker, names, accounts)
-            app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, options.public_url).app()
-            Extras(run, maker, names, options.public_url).add_to(app)
+            app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, public_url).app()
+            Extras(run, maker, names, public_url).add_to(app)
             served = await serve(app, bound.socket)
             redoing = asyncio.create_task(Redoing(run, maker, desk).look())
             try:
@@ -95,6 +97,19 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
                 await redoing  # raises what ended it
     finally:
         bound.socket.close()
+
+
+def _public(text: str | None) -> str | None:
+    """Return what links to pictures begin with. UsageError: it is no address."""
+    fault = None
+    try:
+        if text is not None and ("?" in values.url(text) or "#" in text):
+            fault = f"found {values.shown(text)} with a query or fragment; remove it"
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
+        raise UsageError(f"--public-url: {fault}.")
+    return text
 
 
 def _unpriced(manifest: Manifest) -> str | None:

@@ -14,13 +14,13 @@ from batchflux.gateway.answering import headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.sse import early
-from batchflux.gateway.forms import parts_of
 from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard
 from batchflux.gateway.numbers import Numbers
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
 from batchflux.gateway.reading import chat as chats
 from batchflux.gateway.reading import images as orders
+from batchflux.gateway.reading.forms import parts_of
 from batchflux.monitoring.exposition import CONTENT_TYPE
 from batchflux.monitoring.metrics import metrics_of
 
@@ -107,7 +107,7 @@ class Server:
                 return await send.send_stream(request, answer.stream(held.made), headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(shots, form, joined=joins or not held.buys)
+                request, answer.document(shots), self._told(held, shots, form, joined=joins)
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -122,7 +122,7 @@ class Server:
                 return await send.send_stream(request, frames, headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(shots, form, joined=joins or not held.buys)
+                request, answer.document(shots), self._told(held, shots, form, joined=joins)
             )
 
     async def _taken(self, request: web.Request, order: Order) -> tuple[Held, bool]:
@@ -154,13 +154,14 @@ class Server:
         base = links.base_of(self._public_url, request.scheme, request.host)
         return lambda shot: links.link_of(base, shot.name)
 
-    def _told(self, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
+    def _told(self, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
+        missing = {"missing": ", ".join(held.missing)} if held.missing else {}
         return headers.told(
             jobs=[shot.job for shot in shots],
             cost=self._desk.cost(shots),
             currency=self._desk.currency,
-            joined=joined,
-            notes=form.notes,
+            joined=joined or not held.buys,
+            notes={**form.notes, **missing},
         )
 
 

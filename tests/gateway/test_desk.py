@@ -217,3 +217,16 @@ async def test_a_manifest_that_is_run_into_the_same_folder_keeps_the_calls(gatew
     rows = gateways.rows()
     assert [row["id"] for row in rows] == ["own", answer.headers["x-batchflux-jobs"]]
     assert gateways.bank.billed == {"a": 1, "own": 1}
+
+
+async def test_pictures_that_could_be_made_are_given_and_the_others_named(gateways: Gateways) -> None:
+    async with gateways.opened(at_once=1) as front:
+        answer = await front.picture("job a #moderated*1 #url", n=3)
+    assert len(urls(answer)) == 2
+    assert answer.headers["x-batchflux-missing"] == "content_policy_violation"
+
+
+async def test_of_several_failures_one_that_may_be_billed_decides(gateways: Gateways) -> None:
+    async with gateways.opened(limits=", attempts: 1, max_consecutive_failures: 100", at_once=1) as front:
+        answer = await front.picture("job a #500*1 #reset", n=2)
+    assert (answer.status, answer.code) == (400, "unknown_outcome")
