@@ -7,6 +7,7 @@ event loop, and the next one when the client has taken it.
 from __future__ import annotations
 
 import binascii
+import io
 import json
 import os
 import stat
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from batchflux.errors import StorageError
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.transport.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 PIECE = 96 << 10  # bytes of a file; a multiple of 3, so that each piece is base64 by itself (RFC 4648)
 SMALL = 384 << 10  # bytes of a body that is made at once: about what the pieces of one on its way take
@@ -126,13 +128,22 @@ def _opened(shots: Sequence[Shot]) -> list[BinaryIO]:
     return files
 
 
+def _fetched(read: Callable[[], bytes], gone: RefusalError) -> BinaryIO:
+    try:
+        return io.BytesIO(read())
+    except StorageError:
+        raise gone from None
+
+
 def _file(shot: Shot) -> BinaryIO:
     # It is paid for: a status that clients ask again after would buy another.
     gone = RefusalError(400, "picture_gone", f"The picture of {shot.job} was made, but its file is not there any more.")
     try:
         file = os.fdopen(os.open(shot.path, os.O_RDONLY | _HOW), "rb", buffering=0)
     except OSError:
-        raise gone from None
+        if shot.elsewhere is None:
+            raise gone from None
+        return _fetched(shot.elsewhere, gone)
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_size != shot.bytes:
         file.close()
