@@ -2,8 +2,8 @@
 
 The stand-in answers at once, so that what is measured is ours alone: `overhead` is how much later the picture is there
 (p50 through the gateway less p50 of the direct call, of the same round), `cpu` what the gateway's process takes, and
-`added` how much of it is more than a job of `batchflux run` takes with the same picture. One of 200 KB and a tiny one as
-base64, and the large one by links, which the client follows; one client, and 16.
+`added` how much of it is more than a job of `batchflux run` takes with the same picture. One of 200 KB and a tiny one
+as base64, and the large one by links, which the client follows; one client, and 16.
 """
 
 from __future__ import annotations
