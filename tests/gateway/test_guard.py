@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -54,6 +55,19 @@ async def _half(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(b"half")
     raise ValueError(BUG)
+
+
+LEFT = asyncio.Event()
+
+
+async def _large(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    try:
+        while True:
+            await response.write(bytes(1 << 20))
+    finally:
+        LEFT.set()
 
 
 async def _refused(_request: web.Request) -> web.Response:
@@ -120,6 +134,7 @@ async def guarded(keys: ClientKeys | None = None, *origins: str) -> AsyncIterato
     app.router.add_get("/v1/broken", _broken)
     app.router.add_post("/v1/broken", _broken)
     app.router.add_get("/v1/half", _half)
+    app.router.add_get("/v1/large", _large)
     app.router.add_get("/v1/redirect", _redirect)
     app.router.add_post("/v1/refused", _refused)
     served = await serve(app, bound.socket)
@@ -472,6 +487,16 @@ class TestConnections:
                 assert await reader.read() == b""
             for one in (writer, *(writer for _, writer in held)):
                 one.close()
+
+    @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
+    async def test_a_client_that_takes_nothing_of_its_answer_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listen, "STUCK_SECONDS", 0.5)
+        async with guarded() as door:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", int(door.host.rpartition(":")[2])))
+                client.sendall(f"GET /v1/large HTTP/1.1\r\nHost: {door.host}\r\n\r\n".encode())
+                await asyncio.wait_for(LEFT.wait(), 60)
 
     @pytest.mark.parametrize(
         "line",

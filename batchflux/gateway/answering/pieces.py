@@ -7,6 +7,7 @@ event loop, and the next one when the client has taken it.
 from __future__ import annotations
 
 import binascii
+import io
 import json
 import os
 import stat
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from batchflux.errors import StorageError
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.transport.threads import in_thread
 
@@ -82,7 +84,7 @@ async def encoded(pieces: Sequence[Piece]) -> AsyncGenerator[bytes]:
     midst: half an answer must not look whole.
     """
     if any(not isinstance(piece, bytes) for piece in pieces):
-        await in_thread(partial(_check, pieces))
+        pieces = await in_thread(partial(_checked, pieces))
     for piece in pieces:
         if isinstance(piece, bytes):
             yield piece
@@ -108,16 +110,29 @@ def _base64(shot: Shot) -> bytes:
         return binascii.b2a_base64(_read(file, shot.bytes), newline=False)
 
 
-def _check(pieces: Sequence[Piece]) -> None:
+def _checked(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return pieces that are all there; a picture whose file may go into a bucket at any time is read at once."""
+    made: list[Piece] = []
     for piece in pieces:
-        if not isinstance(piece, bytes):
+        if isinstance(piece, bytes):
+            made.append(piece)
+        elif piece.elsewhere is not None:
+            made.append(_base64(piece))
+        else:
             _file(piece).close()
+            made.append(piece)
+    return made
 
 
 def _file(shot: Shot) -> BinaryIO:
     try:
-        return _opened(shot.path, shot.bytes)
-    except OSError:
+        try:
+            return _opened(shot.path, shot.bytes)
+        except OSError:
+            if shot.elsewhere is None:
+                raise
+            return io.BytesIO(shot.elsewhere())
+    except (OSError, StorageError):
         # It is paid for: a status that clients ask again after would buy another.
         message = f"The picture of {shot.job} was made, but its file is not there any more."
         raise RefusalError(400, "picture_gone", message) from None
