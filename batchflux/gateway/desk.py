@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.engine.budget import Purse
+    from batchflux.folders.pictures import FolderPictures
     from batchflux.gateway.answering.links import Names
     from batchflux.gateway.clients import Accounts, ClientKeys
     from batchflux.gateway.maker import Maker, Model
@@ -86,9 +87,9 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self.joined = 0
 
-    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts) -> None:
+    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts, there: FolderPictures) -> None:
         """Begin with a run, and take up what was left of earlier ones: nothing of it costs anything."""
-        self._run, self._maker, self._names, self._accounts = run, maker, names, accounts
+        self._run, self._maker, self._names, self._accounts, self._there = run, maker, names, accounts, there
         self._exists = exists_in(run.session.manifest)
         self._under_way(self._taken_up())
 
@@ -334,6 +335,7 @@ class Desk:
             cost=None if self._run.session.manifest.free else format(currency(cost), "f"),
             seed=known.seed_used if known.seed_used is not None else job.seed,
             revised_prompt=known.revised_prompt,
+            elsewhere=None if self._there.mirror is None else partial(self._there.read, name, str(known.sha256), name),
         )
 
     async def _taken_up(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.errors import UsageError
-from batchflux.folders.pictures import Whence
+from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.gateway.answering.links import Names
 from batchflux.gateway.clients import Accounts
 from batchflux.gateway.desk import Desk
@@ -83,11 +83,13 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             names = Names(await run.database.submit(_secret))
             spent = await run.database.submit(spent_by_client)
             whence = await run.database.submit(Whence.of)
-            pictures = Pictures(names, run, whence._replace(base=str(manifest.base)), options.run.environ)
+            whence = whence._replace(base=str(manifest.base))
+            there = FolderPictures(run.session.folder, whence, options.run.environ)
             accounts = Accounts(spent, manifest.currency)
             maker = Maker(manifest, run.session.books.photos)
-            desk.open(run, maker, names, accounts)
-            app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, public_url).app()
+            desk.open(run, maker, names, accounts, there)
+            guard, pictures = Guard(options.keys, bound.hosts, origins), Pictures(names, run, there)
+            app = Server(guard, desk, pictures, public_url).app()
             Extras(run, maker, names, public_url).add_to(app)
             raise_open_files(MOST_CONNECTIONS * _OPEN_EACH + _OPEN_ELSE)
             served = await serve(app, bound.socket)
