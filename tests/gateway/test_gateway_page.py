@@ -24,7 +24,5 @@ def test_the_bounds_are_those_of_the_code() -> None:
     bounds = page("gateway").partition("- **Bounds**:")[2].partition("\n\n")[0]
     assert f"{MAX_BODY >> 20} MB, {MOST_VALUES:,} values and {BODY_SECONDS:g} s" in bounds
     assert MOST_OF_ONE * 2 == MOST_HELD
-    assert (
-        f"{MOST_HELD >> 20} MB, and half of it of one client; {MOST_CONNECTIONS:,} connections, each with {HEAD_SECONDS:g} s"
-        in bounds
-    )
+    assert f"{MOST_HELD >> 20} MB, and half of it of one client" in bounds
+    assert f"{MOST_CONNECTIONS:,} connections, each with {HEAD_SECONDS:g} s" in bounds
