@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from batchflux.runner import stream
 from batchflux.testing.bank import PRICE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ limits: {{concurrency: 6, timeout: 20s}}
 async def test_a_model_that_fails_its_trial_stops_no_other_and_is_tried_anew(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("batchflux.runner.endless"), "REST", 0.5)
+    monkeypatch.setattr(stream, "REST", 0.5)
     bank = gateways.bank
     async with gateways.opened(manifest=MANIFEST.format(url=bank.url, price=PRICE)) as front:
         bad = await asyncio.gather(*(front.picture(f"job b{number} #nojson", model="max") for number in range(6)))
