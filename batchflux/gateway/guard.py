@@ -49,12 +49,8 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
-_TOLD_HEADERS = ", ".join(
-    (
-        *(f"x-batchflux-{name}" for name in ("jobs", "cost", "currency", "joined", "size", "dropped", "missing")),
-        "retry-after",
-    )
-)
+_TOLD = ("jobs", "cost", "currency", "joined", "size", "dropped", "missing", "reference")
+_TOLD_HEADERS = ", ".join((*(f"x-batchflux-{name}" for name in _TOLD), "retry-after"))
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": (
