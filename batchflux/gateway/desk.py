@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from batchflux.runner import Endless
 
 ASKS_AGAIN = 1800.0  # seconds since a call began in which a retry is of it; OpenAI's SDK waits 600 s, three times
+MOST_OF_CLIENT = 1000  # calls of a client under way: who leaves could leave any number of them behind
 PATIENCE = 60.0  # seconds for which a call that has not left is kept for a client that has gone
 
 
@@ -278,6 +279,10 @@ class Desk:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
         if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
             raise errors.refusal(BUDGET, billed=False)
+        calls = sum(held.client.name == client.name for held in (*self._held.values(), *self._marked.values()))
+        if calls > MOST_OF_CLIENT:
+            message = f"This key has {MOST_OF_CLIENT:,} calls under way; ask again when some of them are answered."
+            raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=5.0)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
             message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import TYPE_CHECKING
 
+from batchflux.gateway import desk
 from batchflux.manifest.reading.values import Rate
 from batchflux.testing.bank import PRICE
 from tests.gateway.hostile.conftest import IMAGES, House, together
+
+if TYPE_CHECKING:
+    import pytest
 
 
 async def test_fifty_at_once_buy_what_the_budget_holds_and_not_one_more(house: House) -> None:
@@ -143,3 +148,18 @@ async def test_spent_money_is_spent_in_the_next_run_too(house: House) -> None:
         assert await caller.buy("job 4") == (429, "insufficient_quota")
         assert await caller.buy("job 3", headers={"x-stainless-retry-count": "2"}) == (200, None), "of before"
     assert house.bank.billed.total() == 3
+
+
+async def test_a_client_that_asks_and_leaves_leaves_so_many_calls_behind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "MOST_OF_CLIENT", 10)
+    house.client("a")
+    house.client("b")
+    house.bank.delay = (0.5, 0.5)
+    async with house.callers() as callers:
+        ends = Counter(await together(*(callers["a"].buy(f"job {number}") for number in range(30))))
+        assert ends == {(200, None): 10, (429, "rate_limit_exceeded"): 20}
+        assert await callers["b"].buy("job of another") == (200, None)
+        assert await callers["a"].buy("job later") == (200, None)
+    assert house.bank.billed.total() == 12
