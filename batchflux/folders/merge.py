@@ -32,6 +32,7 @@ from batchflux.ledger.connection import explaining, opened, reading, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.means import NOTE as READER_NOTE
+from batchflux.ledger.books.calls import join_calls
 from batchflux.ledger.reviews import join_reviews
 from batchflux.ledger.tables import KEYS, LAST, get_meta, set_meta
 from batchflux.manifest.identity import folded, mark
@@ -45,6 +46,7 @@ from batchflux.output.base import (
     REJECTED,
     REPLACED,
     SPOOL,
+    UPLOADS,
     TEMPORARY,
     next_names,
 )
@@ -55,7 +57,7 @@ from batchflux.output.image_store import kept_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PARTS = (IMAGES, REJECTED, ANSWERS, REPLACED, SPOOL)
+_PARTS = (IMAGES, UPLOADS, REJECTED, ANSWERS, REPLACED, SPOOL)
 _NUMBERED = re.compile(rf"\b((?:{REJECTED}|{ANSWERS})/[\w.\-]+-)(\d+)(?=\.\w+)")
 _DIGITS = 8  # of a key, behind a name that is taken
 _READERS, _AHEAD = 8, 32  # threads that read out of a mirror; pictures that are in memory for it
@@ -251,6 +253,7 @@ class _Joint:
         execute("INSERT OR IGNORE INTO aliases SELECT * FROM other.aliases")
         execute("INSERT OR IGNORE INTO uploads SELECT * FROM other.uploads")
         join_reviews(self._connection)
+        join_calls(self._connection)
         self._note(currency)
         self.merged.shared = len(shared)
 
