@@ -283,17 +283,18 @@ class Desk:
 
     async def _made(self, job: Job, held: Held, *, new: bool) -> Shot | RefusalError:
         """Return the picture of a job, made now if it is not there; or why there is none."""
+        known, renewed = None if new else await self._known(job), False
         while True:
-            known = None if new else await self._known(job)
             try:
                 return await self._made_once(job, held, known)
             except NotMadeError as error:
                 known = await self._known(job)
                 if known is not None and known.status != Status.PENDING:
                     return self._end(job, known)
-                if error.reason != RENEWED:
-                    return errors.of_not_made(error, billed=known is not None and _billed(known))
-                new = False
+                billed = known is not None and _billed(known)
+                if error.reason != RENEWED or (renewed and not billed):  # what is paid for is waited for
+                    return errors.of_not_made(error, billed=billed)
+                renewed = True
 
     async def _made_once(self, job: Job, held: Held, known: Known | None) -> Shot | RefusalError:
         """See through what follows for a job; NotMadeError: it has not ended."""
