@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
+
+import pytest
 
 from batchflux.gateway import desk
 from batchflux.manifest.reading.values import Rate
 from batchflux.testing.bank import PRICE
 from tests.gateway.hostile.conftest import IMAGES, House, together
 
-if TYPE_CHECKING:
-    import pytest
-
-
-async def test_fifty_at_once_buy_what_the_budget_holds_and_not_one_more(house: House) -> None:
-    house.client("a", budget=f"{PRICE * 7:.2f}")
-    house.client("b")
-    house.bank.delay = (0.05, 0.1)
-    async with house.callers() as callers:
-        ends = await together(*(callers["a"].buy(f"job a{number}") for number in range(50)))
-        assert Counter(ends) == {(200, None): 7, (429, "insufficient_quota"): 43}
-        assert house.bank.billed.total() == 7
-        assert await callers["a"].buy("job one more") == (429, "insufficient_quota")
-        assert await callers["b"].buy("job of another") == (200, None)
-    assert house.bank.billed.total() == 8
+pytestmark = pytest.mark.slow
 
 
 async def test_pictures_of_one_call_count_each(house: House) -> None:

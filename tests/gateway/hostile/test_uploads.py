@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import pytest
 from aiohttp import FormData
 
 from batchflux.output.base import UPLOADS
@@ -19,6 +20,8 @@ from tests.gateway.hostile.conftest import CHAT, EDITS, IMAGES, Caller, House, p
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
