@@ -316,6 +316,15 @@ class TestOnLoopback:
     async def test_what_a_form_sends_without_being_asked_is_no_order(self, door: Door, kind: str) -> None:
         assert await door.code(headers={"Content-Type": kind}) == (415, "unsupported_media_type")
 
+    @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "x-real-ip", "CF-Connecting-IP"])
+    async def test_what_came_through_a_proxy_may_come_from_anywhere(
+        self, door: Door, locked: Door, key: str, name: str
+    ) -> None:
+        sent = {name: "127.0.0.1"}
+        assert await door.code(headers=sent) == (403, "proxied")
+        assert (await door.code("/health", "GET", headers=sent))[0] == 200
+        assert (await locked.code(headers=sent | {"x-api-key": key}))[0] == 200
+
     async def test_pictures_may_be_shown_in_other_sites_pages(self, door: Door) -> None:
         """A shell in the browser shows them by their links."""
         sent = {"Sec-Fetch-Site": "cross-site", "Referer": SITE}
