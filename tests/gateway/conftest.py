@@ -69,6 +69,7 @@ class Gateways:
 
     folder: Path
     bank: Bank
+    clients: ClientKeys | None = None  # of the last that was opened
 
     def opened(
         self, *, limits: str = "", at_once: int = 6, keys: str | None = None, more: str = "", manifest: str = ""
@@ -86,7 +87,7 @@ class Gateways:
         clients = None
         if keys is not None:
             (self.folder / "keys.yaml").write_text(keys, encoding="utf-8")
-            clients = ClientKeys(self.folder / "keys.yaml")
+            clients = self.clients = ClientKeys(self.folder / "keys.yaml")
         loaded = load_manifest(path, out=str(self.folder / "out"), environ=environ, served=True)
         options = GatewayOptions(port=0, keys=clients, run=RunOptions(environ=environ))
         async with served(loaded, options) as running, aiohttp.ClientSession() as http:
