@@ -131,8 +131,12 @@ class Purse:
         self._budget: Budget | None = None
 
     def of(self, budget: Budget) -> Purse:
-        """Return the purse, which is a part of this budget from here on."""
-        self._budget = budget
+        """Return the purse, which is a part of this budget from here on.
+
+        What is reserved of an earlier one is out, as the ledger has it: spent, until it is taken up again.
+        """
+        if budget is not self._budget:
+            self.spent, self.reserved, self._budget = self.spent + self.reserved, 0, budget
         return self
 
     def allows(self, price: int) -> bool:

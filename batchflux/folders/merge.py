@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflux.errors import UsageError
 from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.batches import BATCHES
+from batchflux.ledger.books.calls import join_calls
 from batchflux.ledger.connection import explaining, opened, reading, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
@@ -46,6 +47,7 @@ from batchflux.output.base import (
     REPLACED,
     SPOOL,
     TEMPORARY,
+    UPLOADS,
     next_names,
 )
 from batchflux.output.folder import FolderLock, ledger_of
@@ -55,7 +57,7 @@ from batchflux.output.image_store import kept_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PARTS = (IMAGES, REJECTED, ANSWERS, REPLACED, SPOOL)
+_PARTS = (IMAGES, UPLOADS, REJECTED, ANSWERS, REPLACED, SPOOL)
 _NUMBERED = re.compile(rf"\b((?:{REJECTED}|{ANSWERS})/[\w.\-]+-)(\d+)(?=\.\w+)")
 _DIGITS = 8  # of a key, behind a name that is taken
 _READERS, _AHEAD = 8, 32  # threads that read out of a mirror; pictures that are in memory for it
@@ -251,6 +253,7 @@ class _Joint:
         execute("INSERT OR IGNORE INTO aliases SELECT * FROM other.aliases")
         execute("INSERT OR IGNORE INTO uploads SELECT * FROM other.uploads")
         join_reviews(self._connection)
+        join_calls(self._connection)
         self._note(currency)
         self.merged.shared = len(shared)
 

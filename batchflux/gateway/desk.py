@@ -26,11 +26,12 @@ from batchflux.gateway.clients import LOCAL, Client
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
 from batchflux.ledger.means import exists_in
-from batchflux.ledger.reconcile import Selection, collected_again, work_for
+from batchflux.ledger.reconcile import Selection, collected_again, standing, work_for
 from batchflux.ledger.tables import currency, known_by_key
 from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
 from batchflux.runner import NotMadeError
+from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.engine.budget import Purse
+    from batchflux.folders.pictures import FolderPictures
     from batchflux.gateway.answering.links import Names
     from batchflux.gateway.clients import Accounts, ClientKeys
     from batchflux.gateway.maker import Maker, Model
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from batchflux.runner import Endless
 
 ASKS_AGAIN = 1800.0  # seconds since a call began in which a retry is of it; OpenAI's SDK waits 600 s, three times
+MOST_OF_CLIENT = 1000  # calls of a client under way: who leaves could leave any number of them behind
 PATIENCE = 60.0  # seconds for which a call that has not left is kept for a client that has gone
 
 
@@ -83,12 +86,13 @@ class Desk:
         self._held: dict[tuple[str, bytes], Held] = {}  # by content, without marks
         self._marked: dict[tuple[str, str], Held] = {}
         self._of_job: dict[str, Held] = {}
+        self._left: set[str] = set()  # keys of jobs of earlier runs that are seen through as far as that is free
         self._tasks: set[asyncio.Task[None]] = set()
         self.joined = 0
 
-    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts) -> None:
+    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts, there: FolderPictures) -> None:
         """Begin with a run, and take up what was left of earlier ones: nothing of it costs anything."""
-        self._run, self._maker, self._names, self._accounts = run, maker, names, accounts
+        self._run, self._maker, self._names, self._accounts, self._there = run, maker, names, accounts, there
         self._exists = exists_in(run.session.manifest)
         self._under_way(self._taken_up())
 
@@ -97,9 +101,10 @@ class Desk:
         return self._accounts.purse(self._client(dict(job.tags).get(CLIENT, "")))
 
     def admits(self, job: Job) -> bool:
-        """Whether a job's next request may leave: somebody waits for it, or may come back."""
+        """Whether a job's next request may leave: somebody waits for it, or may come back. Its payer is asked next."""
+        self.purse_of(job)  # with the budget that holds by now
         held = self._of_job.get(job.key)
-        return held is None or held.wanted()
+        return job.key not in self._left if held is None else held.wanted()
 
     def _client(self, name: str) -> Client:
         """Return a client by its name; one that was taken out of the file has no money for what still waits."""
@@ -277,6 +282,10 @@ class Desk:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
         if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
             raise errors.refusal(BUDGET, billed=False)
+        calls = sum(held.client.name == client.name for held in (*self._held.values(), *self._marked.values()))
+        if calls > MOST_OF_CLIENT:
+            message = f"This key has {MOST_OF_CLIENT:,} calls under way; ask again when some of them are answered."
+            raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=5.0)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
             message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."
@@ -284,7 +293,21 @@ class Desk:
 
     async def _made(self, job: Job, held: Held, *, new: bool) -> Shot | RefusalError:
         """Return the picture of a job, made now if it is not there; or why there is none."""
-        known = None if new else await self._known(job)
+        known, renewed = None if new else await self._known(job), False
+        while True:
+            try:
+                return await self._made_once(job, held, known)
+            except NotMadeError as error:
+                known = await self._known(job)
+                if known is not None and known.status != Status.PENDING:
+                    return self._end(job, known)
+                billed = known is not None and _billed(known)
+                if error.reason != RENEWED or (renewed and not billed):  # what is paid for is waited for
+                    return errors.of_not_made(error, billed=billed)
+                renewed = True
+
+    async def _made_once(self, job: Job, held: Held, known: Known | None) -> Shot | RefusalError:
+        """See through what follows for a job; NotMadeError: it has not ended."""
         failed = known is not None and known.status == Status.FAILED
         if known is not None and failed and _is_over(known):
             work = collected_again(job, known)  # what was paid for may be there now
@@ -295,14 +318,8 @@ class Desk:
             return self._end(job, known)
         if failed:
             self._run.ends_again()
-        outcome: Outcome | None = None
         held.buys |= work.costs
-        try:
-            outcome = await self._run.make(work)
-        except NotMadeError as error:
-            known = await self._known(job)
-            if known is None or known.status == Status.PENDING:
-                return errors.of_not_made(error, billed=known is not None and _billed(known))
+        outcome = await self._run.make(work)
         return self._end(job, await self._known(job), outcome)
 
     async def _known(self, job: Job) -> Known | None:
@@ -316,7 +333,7 @@ class Desk:
             return errors.refusal(code or Code.INTERNAL, (outcome and outcome.error) or "", billed=False)
         if known.status == Status.DONE and known.file_name is not None:
             return self._shot(job, known)
-        cause = Code.UNKNOWN if known.status == Status.UNKNOWN else known.error_code or Code.INTERNAL
+        cause = Code.UNKNOWN if standing(known) == Status.UNKNOWN else known.error_code or Code.INTERNAL
         return errors.refusal(cause, known.error or "", billed=_billed(known))
 
     def _shot(self, job: Job, known: Known) -> Shot:
@@ -334,6 +351,7 @@ class Desk:
             cost=None if self._run.session.manifest.free else format(currency(cost), "f"),
             seed=known.seed_used if known.seed_used is not None else job.seed,
             revised_prompt=known.revised_prompt,
+            elsewhere=None if self._there.mirror is None else partial(self._there.read, name, str(known.sha256), name),
         )
 
     async def _taken_up(self) -> None:
@@ -349,28 +367,43 @@ class Desk:
                 self._under_way(self._resumed(job))
 
     async def _resumed(self, job: Job) -> None:
-        known = await self._known(job)
-        if known is None or job.key in self._of_job:
-            return
-        selection = Selection(on_unknown="hold")
-        work = work_for(job, known, selection, self._exists, self._run.session.books.means)
-        if work is not None and not work.costs:
+        self._left.add(job.key)
+        try:
+            await self._made_free(job)
+        except (NotMadeError, StorageError) as error:
+            self._run.session.event("call_left", id=job.id, message=str(error))
+        finally:
+            self._left.discard(job.key)
+
+    async def _made_free(self, job: Job) -> None:
+        while True:
+            known = await self._known(job)
+            if known is None or job.key in self._of_job:
+                return
+            selection = Selection(on_unknown="hold")
+            work = work_for(job, known, selection, self._exists, self._run.session.books.means)
+            if work is None or work.costs:
+                return
             try:
                 await self._run.make(work)
             except NotMadeError as error:
-                self._run.session.event("call_left", id=job.id, message=error.message)
+                if error.reason != RENEWED:
+                    raise
+            else:
+                return
 
 
 def _count(connection: sqlite3.Connection, number: int) -> int:
     return int(
-        connection.execute("SELECT COUNT(*) FROM call_jobs WHERE call = ? AND place >= 0", (number,)).fetchone()[0]
+        connection.execute("SELECT COALESCE(MAX(place), -1) + 1 FROM call_jobs WHERE call = ?", (number,)).fetchone()[0]
     )
 
 
 def _billed(known: Known) -> bool:
-    """Whether something was paid for a job, or may have been."""
+    """Whether something was paid for a job, or may have been, or is out and may be yet."""
     free = known.error_code is None or RULES[_code_of(known)].billed == "no"
-    return known.cost > 0 or known.possibly_billed > 0 or not free  # the last where nothing has a price
+    paid = known.cost > 0 or known.possibly_billed > 0 or known.in_flight is not None
+    return paid or not free  # the last where nothing has a price
 
 
 def _is_over(known: Known) -> bool:

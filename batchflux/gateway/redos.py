@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.gateway.orders import RefusalError
-from batchflux.ledger.books.calls import call_of_job, jobs_of, note_redo
+from batchflux.ledger.books.calls import call_of_job, is_called, jobs_of, note_redo
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, redos_to_make
@@ -64,7 +64,7 @@ class Redoing:
         return await self._run.database.submit(partial(self._pinned, call=call, root=jobs[-1]))
 
     def _pinned(self, connection: sqlite3.Connection, call: Call, root: Job) -> list[tuple[Job, Known | None]]:
-        family = Redos(redos(connection), lambda key: bool(_known(connection, key)) or is_pinned(connection, key))
+        family = Redos(redos(connection), partial(_is_taken, connection))
         family.met(root)
         made = []
         for first, parent, redo in family.wanted():
@@ -88,6 +88,10 @@ class Redoing:
             await asyncio.sleep(REST)
         finally:
             del self._making[job.key]
+
+
+def _is_taken(connection: sqlite3.Connection, key: str) -> bool:
+    return bool(_known(connection, key)) or is_pinned(connection, key) or is_called(connection, key)
 
 
 def _known(connection: sqlite3.Connection, key: str) -> Mapping[str, Known]:

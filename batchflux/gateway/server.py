@@ -14,7 +14,7 @@ from batchflux.gateway.answering import headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.sse import early
-from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard
+from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard, body_of
 from batchflux.gateway.numbers import Numbers
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
@@ -88,14 +88,14 @@ class Server:
         return await self._pictures.answer(request)
 
     async def _generations(self, request: web.Request) -> web.StreamResponse:
-        order, form = orders.generation(bodies.parsed(await request.read()))
+        order, form = orders.generation(bodies.parsed(body_of(request)))
         return await self._images(request, order, form, edit=False)
 
     async def _edits(self, request: web.Request) -> web.StreamResponse:
         if request.content_type == "application/json":
-            order, form = orders.edit_json(bodies.parsed(await request.read()))
+            order, form = orders.edit_json(bodies.parsed(body_of(request)))
         else:
-            order, form = orders.edit_form(parts_of(request.headers["Content-Type"], await request.read()))
+            order, form = orders.edit_form(parts_of(request.headers.get("Content-Type", ""), body_of(request)))
         return await self._images(request, order, form, edit=True)
 
     async def _images(self, request: web.Request, order: Order, form: Form, *, edit: bool) -> web.StreamResponse:
@@ -111,7 +111,7 @@ class Server:
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = bodies.parsed(await request.read())
+        body = bodies.parsed(body_of(request))
         order, form = chats.chat(body, lambda url: self._own(request, url) is not None)
         answer = ChatAnswer(model=order.model, created=int(time.time()), link=self._link(request), inline=form.inline)
         held, joins = await self._taken(request, order)

@@ -39,7 +39,10 @@ REST = 15.0  # seconds, at least, between two times that what ended is tried ane
 
 
 class NotMadeError(Exception):
-    """A job was not made, and nothing was bought for it now; `reason` is that of a StopRun, or `withdrawn`."""
+    """A job was not made, and has not ended; `reason` is that of a StopRun, or `withdrawn`.
+
+    RENEWED: the providers are about to be tried anew, and it may be made then, by what the ledger has of it by now.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -60,7 +63,8 @@ class Endless(Watcher):
         self._progress: Progress | None = None
         self._began = 0.0
         self._before = 0
-        self._stopped = self._twice = False
+        self._stopped: StopRun | None = None
+        self._twice = False
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
@@ -71,7 +75,8 @@ class Endless(Watcher):
         """
         reason = self.session.gate.reason
         ended = reason is not None and reason.reason != RENEWED
-        if self._stopped or (ended and (self._engine is not None or not self._rested())):
+        over = self._stopped is not None or (self.task is not None and self.task.done())
+        if over or (ended and (self._engine is not None or not self._rested())):
             raise NotMadeError(*self._why())
         future = self._futures.get(work.job.key)
         if future is None:
@@ -105,7 +110,7 @@ class Endless(Watcher):
 
     def stop(self, reason: StopRun) -> None:
         """Begin no more; what is under way finishes."""
-        self._stopped = True
+        self._stopped = reason
         self.session.gate.close(reason)
         self._came.set()
 
@@ -131,7 +136,10 @@ class Endless(Watcher):
             future.set_result(outcome)
 
     def over(self, work: Work) -> None:
-        """Let go of a job; one that has not ended goes back to who wants it, or waits for the providers to be tried."""
+        """Let go of a job; one that has not ended goes back to who wants it, for the ledger may have more of it now.
+
+        Where its provider has given up, and may be there again, the providers are tried anew.
+        """
         future = self._futures.pop(work.job.key, None)
         if future is None or future.done():
             return
@@ -139,10 +147,7 @@ class Endless(Watcher):
             rules = self._engine.rules
             away = rules.services.of(work.job).gate.closed or rules.canary.stops(work.job)
             if away and self._rested() and self._admits(work.job):
-                self._futures[work.job.key] = future
-                self._queue.put_nowait(work)
                 self.session.gate.close(StopRun(RENEWED, "The providers are tried anew."))
-                return
         future.set_exception(NotMadeError(*self._why(work.job)))
 
     def _rested(self) -> bool:
@@ -150,7 +155,7 @@ class Endless(Watcher):
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
         """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
-        reason = self.session.gate.reason
+        reason = self._stopped or self.session.gate.reason
         if reason is None and job is not None and self._engine is not None:
             reason = self._engine.rules.services.of(job).gate.reason
             if reason is None and self._engine.rules.canary.stops(job):
@@ -165,10 +170,10 @@ class Endless(Watcher):
         """Make what comes until it is stopped. Raises what nobody can go on from."""
         ordering = asyncio.create_task(self._in_order())
         try:
-            while not self._stopped:
+            while self._stopped is None:
                 await self._pool()
                 self._came.clear()
-                if self._queue.empty() and not self._stopped:
+                if self._queue.empty() and self._stopped is None:
                     await self._came.wait()
         finally:
             ordering.cancel()

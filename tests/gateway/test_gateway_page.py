@@ -6,7 +6,7 @@ import re
 
 from batchflux.docs import page
 from batchflux.gateway.answering.errors import ROWS
-from batchflux.gateway.guard import BODY_SECONDS, MAX_BODY, MOST_HELD, MOST_VALUES
+from batchflux.gateway.guard import BODY_SECONDS, MAX_BODY, MOST_HELD, MOST_OF_ONE, MOST_VALUES
 from batchflux.gateway.listen import HEAD_SECONDS, MOST_CONNECTIONS
 
 _ROW = re.compile(r"^\| (\d{3}) \| ([^|]*) \|", re.MULTILINE)
@@ -23,4 +23,6 @@ def test_each_error_with_its_status() -> None:
 def test_the_bounds_are_those_of_the_code() -> None:
     bounds = page("gateway").partition("- **Bounds**:")[2].partition("\n\n")[0]
     assert f"{MAX_BODY >> 20} MB, {MOST_VALUES:,} values and {BODY_SECONDS:g} s" in bounds
-    assert f"{MOST_HELD >> 20} MB; {MOST_CONNECTIONS:,} connections, each with {HEAD_SECONDS:g} s" in bounds
+    assert MOST_OF_ONE * 2 == MOST_HELD
+    assert f"{MOST_HELD >> 20} MB, and half of it of one client" in bounds
+    assert f"{MOST_CONNECTIONS:,} connections, each with {HEAD_SECONDS:g} s" in bounds

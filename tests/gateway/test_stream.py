@@ -13,21 +13,6 @@ if TYPE_CHECKING:
     from tests.gateway.conftest import Gateways
 
 
-async def test_a_trial_that_failed_ends_the_calls_of_the_moment_only(
-    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream, "REST", 0.0)
-    async with gateways.opened(limits=", canary: 2, attempts: 1") as front:
-        bad = await asyncio.gather(*(front.picture(f"job b{n} #empty") for n in range(4)))
-        assert {answer.status for answer in bad} <= {400, 503}
-        assert sum(answer.status == 503 for answer in bad) == 2, "of two more nothing was bought"
-        assert gateways.bank.posts.total() == 2
-        good = await front.picture("job good")
-        assert good.status == 200, good.json
-        assert (await front.picture("job b9 #empty")).code == "no_image"
-        assert (await front.picture("job good2")).status == 200
-
-
 async def test_a_refused_key_is_tried_anew(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "REST", 0.0)
     async with gateways.opened() as front:

@@ -55,7 +55,7 @@ def _away(code: str, says: str, why: str, *, quotes: bool = False, after: float 
 UNKNOWN = Row(
     status=400,
     code="unknown_outcome",
-    says="It is not known what became of this call, and it may have been billed; asking again buys another picture.",
+    says="It is not known what became of this call, and it may have been billed; a new call buys another picture.",
     why="SDKs resend 408, 409, 429 and 5xx by themselves, and would pay twice",
     kind=_SERVER_ERROR,
 )

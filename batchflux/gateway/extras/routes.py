@@ -11,7 +11,7 @@ from aiohttp import web
 from batchflux.gateway.answering.links import base_of
 from batchflux.gateway.extras.manifests import expanded, text_of
 from batchflux.gateway.extras.results import results
-from batchflux.gateway.guard import CLIENT
+from batchflux.gateway.guard import CLIENT, body_of
 from batchflux.gateway.reading.bodies import parsed
 from batchflux.providers import capabilities
 
@@ -36,7 +36,7 @@ class Extras:
         app.router.add_get(RESULTS, self._results)
 
     async def _expand(self, request: web.Request) -> web.Response:
-        text = text_of(parsed(await request.read()))
+        text = text_of(parsed(body_of(request)))
         models = {(one.model, one.provider): one.id for one in self._maker.models()}
         async with self._free:
             made = await asyncio.to_thread(expanded, self._run.session.manifest, capabilities(), models, text)

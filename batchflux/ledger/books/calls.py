@@ -41,6 +41,18 @@ CREATE TABLE IF NOT EXISTS takes (
 FIRST_POSITION = 1 << 40  # of jobs of calls: behind those that any manifest lists
 MOST_JOBS = 1 << 10  # of one call
 _CALL = "SELECT * FROM calls"
+_IS_CALLED = "EXISTS (SELECT 1 FROM call_jobs WHERE job = ?1)"
+_ANY_REDOS = "SELECT 1 FROM sqlite_master WHERE name = 'redos'"
+_HAS_REDOS = "EXISTS (SELECT 1 FROM redos WHERE key = ?1)"
+_JOIN_CALLS = """
+INSERT INTO main.calls SELECT number + ?, client, content, CASE WHEN NOT EXISTS (
+    SELECT 1 FROM main.calls AS our WHERE our.client = their.client AND our.mark = their.mark
+) THEN mark END, asked, variant, at FROM other.calls AS their
+"""
+_JOIN_TAKES = """
+INSERT INTO main.takes SELECT * FROM other.takes WHERE 1
+ON CONFLICT (content) DO UPDATE SET variant = MAX(variant, excluded.variant)
+"""
 _OPEN = f"""
 {_CALL} WHERE number IN (
     SELECT call FROM call_jobs JOIN jobs ON jobs.key = call_jobs.job WHERE jobs.status IN ('pending', 'unknown')
@@ -83,7 +95,7 @@ def begin_call(
     base = bytes.fromhex(made(1, 0).key)
     row = connection.execute("SELECT variant FROM takes WHERE content = ?", (base,)).fetchone()
     first = (row[0] if row else 0) + 1
-    while _known(connection, jobs := jobs_of(number, first, count, made)):  # a job of the manifest, or a redo
+    while _is_taken(connection, jobs := jobs_of(number, first, count, made)):  # by a job of the manifest, or a redo
         first += 1
     connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, first + count - 1))
     call = call._replace(number=number, variant=first)
@@ -100,10 +112,16 @@ def jobs_of(number: int, first: int, count: int, made: Callable[[int, int], Job]
     return [made(first + place, start + place) for place in range(count)]
 
 
-def _known(connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
-    keys = [bytes.fromhex(job.key) for job in jobs]
-    query = f"SELECT 1 FROM jobs WHERE key IN ({','.join('?' * len(keys))})"  # noqa: S608  marks
-    return connection.execute(query, keys).fetchone() is not None
+def _is_taken(connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
+    """Whether one of the jobs is on record as another's, also where nothing of it was sent yet."""
+    pinned = _HAS_REDOS if connection.execute(_ANY_REDOS).fetchone() else "0"
+    query = f"SELECT EXISTS (SELECT 1 FROM jobs WHERE key = ?1) OR {pinned} OR {_IS_CALLED}"  # noqa: S608  constants
+    return any(connection.execute(query, (bytes.fromhex(job.key),)).fetchone()[0] for job in jobs)
+
+
+def is_called(connection: sqlite3.Connection, key: str) -> bool:
+    """Whether a job of this key (hex) is of a call, made or not."""
+    return bool(connection.execute(f"SELECT {_IS_CALLED}", (bytes.fromhex(key),)).fetchone()[0])
 
 
 def call_of_mark(connection: sqlite3.Connection, client: str, mark: str) -> Call | None:
@@ -131,6 +149,14 @@ def call_of_job(connection: sqlite3.Connection, key: str) -> Call | None:
 def note_redo(connection: sqlite3.Connection, job: Job, call: int, ordinal: int) -> None:
     """Record that a redo of a job of a call is that call's, too: its place is below 0."""
     connection.execute("INSERT OR IGNORE INTO call_jobs VALUES (?, ?, ?)", (bytes.fromhex(job.key), call, -ordinal))
+
+
+def join_calls(connection: sqlite3.Connection) -> None:
+    """Add the calls of the ledger that is attached as `other`; a mark, or a job, that both have stays the first's."""
+    last: int = connection.execute("SELECT COALESCE(MAX(number), 0) FROM main.calls").fetchone()[0]
+    connection.execute(_JOIN_CALLS, (last,))
+    connection.execute("INSERT OR IGNORE INTO main.call_jobs SELECT job, call + ?, place FROM other.call_jobs", (last,))
+    connection.execute(_JOIN_TAKES)
 
 
 def open_calls(connection: sqlite3.Connection) -> list[Call]:

@@ -1,0 +1,156 @@
+"""What a call comes to when something breaks in its middle: never bought twice, nor said to be free when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from batchflux.engine import outages
+from batchflux.errors import StopRun
+from batchflux.gateway import redos
+from batchflux.gateway.clients import digest_of
+from batchflux.ledger.decisions import Decision, decide
+from batchflux.output import resources
+from batchflux.testing.bank import PRICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from tests.gateway.conftest import Gateways
+
+ENDLESS = import_module("batchflux.runner.stream")
+AGAIN = {"x-stainless-retry-count": "1"}
+RELAY, TASKS = "flux-kontext-pro", "flux-kontext-max"
+LEFT, RIGHT = ({"Authorization": f"Bearer sk-{name}"} for name in ("left", "right"))
+
+
+def manifest(gateways: Gateways, limits: str = "concurrency: 8", relay: str = "") -> str:
+    """Return a manifest of a relay and of an API of tasks."""
+    url = gateways.bank.url
+    return (
+        f"version: 1\nname: g\nproviders:\n"
+        f"  tuzi: {{base_url: '{url}', keys: [TEST_KEY], model: {RELAY}, price: {PRICE}, currency: USD{relay}}}\n"
+        f"  bfl: {{api: bfl, base_url: '{url}', keys: [TEST_KEY], model: {TASKS}, price: {PRICE}}}\n"
+        f"provider: tuzi\nlimits: {{{limits}, timeout: 20s}}\n"
+    )
+
+
+def clients(**budgets: int | None) -> str:
+    """Return the lines of a file of clients, each with money for so many pictures."""
+    return "".join(
+        f"- name: {name}\n  sha256: {digest_of(f'sk-{name}').hex()}\n"
+        + ("" if most is None else f"  budget: {PRICE * most:.2f}\n")
+        for name, most in budgets.items()
+    )
+
+
+async def until(holds: Callable[[], object], seconds: float = 10) -> None:
+    for _ in range(int(seconds * 100)):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
+async def test_a_stop_with_a_task_out_is_told_as_what_may_be_billed(gateways: Gateways) -> None:
+    async with gateways.opened(manifest=manifest(gateways)) as front:
+        asking = asyncio.create_task(front.picture("job a #wait*1000", model=TASKS))
+        await until(lambda: gateways.bank.polls["a"])
+        stopping = asyncio.create_task(front.run.drained())
+        answer = await asking
+        assert (answer.status, answer.code) == (400, "unknown_outcome")
+        await stopping
+    gateways.bank.prompts["a"] = "job a"
+    async with gateways.opened(manifest=manifest(gateways)) as front:
+        assert (await front.picture("job a #wait*1000", model=TASKS, headers=AGAIN)).status == 200
+    assert gateways.bank.billed == {"a": 1}
+
+
+async def test_of_several_failures_the_one_that_may_be_billed_is_told(gateways: Gateways) -> None:
+    limits = "concurrency: 1, attempts: 1, max_consecutive_failures: 100"
+    async with gateways.opened(manifest=manifest(gateways, limits)) as front:
+        answer = await front.picture("job a #500*1 #lost", n=2)
+        assert gateways.bank.posts == {"a": 2}
+        assert (answer.status, answer.code) == (400, "unknown_outcome")
+
+
+async def test_a_picture_that_waits_for_its_host_is_not_bought_again_as_the_providers_are_tried_anew(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENDLESS, "REST", 2.0)
+    monkeypatch.setattr(outages, "DOWN_SECONDS", 0.0)
+    bank = gateways.bank
+    async with gateways.opened(manifest=manifest(gateways)) as front:
+        asking = asyncio.create_task(front.picture("job a #url #link503"))
+        await until(lambda: bank.downloads["a"] >= outages.FEW)
+        await asyncio.sleep(0.5)  # nobody asks the host now
+        assert (await front.picture("job b #auth")).status == 503
+        bank.prompts["a"] = "job a"
+        assert (await asking).status == 200
+    assert bank.posts["a"] == bank.billed["a"] == 1
+
+
+async def test_a_budget_that_is_lowered_holds_for_what_waits(gateways: Gateways) -> None:
+    gateways.bank.delay = (0.1, 0.1)
+    async with gateways.opened(at_once=1, keys=clients(left=100)) as front:
+        asking = [asyncio.create_task(front.picture(f"job {n}", headers=LEFT)) for n in range(6)]
+        await until(lambda: gateways.bank.posts.total() == 2)
+        (gateways.folder / "keys.yaml").write_text(clients(left=1), encoding="utf-8")
+        assert gateways.clients is not None
+        gateways.clients.reload()
+        answers = await asyncio.gather(*asking)
+        assert sorted(answer.status for answer in answers) == [200, 200, 429, 429, 429, 429]
+    assert gateways.bank.billed.total() == 2
+
+
+async def test_a_redo_that_waits_for_money_is_in_nobodys_way(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redos, "LOOK", 0.02)
+    keys = clients(left=1, right=None)
+    async with gateways.opened(keys=keys) as front:
+        name = (await front.picture("job a", headers=LEFT)).headers["x-batchflux-jobs"]
+        key = next(bytes.fromhex(row["key"]) for row in gateways.rows() if row["id"] == name)
+        await asyncio.to_thread(decide, gateways.folder / "out" / "ledger.db", Decision(keys=(key,), review="redo"))
+        await asyncio.sleep(0.4)
+        assert (await front.picture("job a", headers=RIGHT)).status == 200
+        assert (await front.picture("job a", headers=RIGHT)).status == 200
+    assert gateways.bank.billed == {"a": 3}
+
+
+async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENDLESS, "REST", 0.0)
+    keys = clients(left=3)
+    async with gateways.opened(keys=keys, manifest=manifest(gateways)) as front:
+        asking = asyncio.create_task(front.picture("job a #wait*1000", model=TASKS, headers=LEFT))
+        await until(lambda: gateways.bank.polls["a"])
+        with monkeypatch.context() as full:
+            full.setattr(resources, "RESERVE", 1 << 60)
+            answer = await front.picture("job b", headers=LEFT)
+            assert (answer.status, answer.code) == (503, "storage_full")
+            answer = await asking
+            assert (answer.status, answer.code) == (400, "unknown_outcome")
+        gateways.bank.prompts["a"] = "job a"
+        answer = await front.picture("job b", headers=LEFT)
+        assert answer.status == 200, answer.json
+        answer = await front.picture("job a #wait*1000", model=TASKS, headers=LEFT | AGAIN)
+        assert answer.status == 200, answer.json
+        async with asyncio.timeout(5):
+            ends = await asyncio.gather(*(front.picture(f"job c{n}", headers=LEFT) for n in range(3)))
+        assert sorted(end.status for end in ends) == [200, 429, 429]
+    assert gateways.bank.billed.total() == 3
+
+
+async def test_a_call_that_comes_as_the_gate_closes_is_answered(gateways: Gateways) -> None:
+    async with gateways.opened(limits=f", budget: {PRICE * 2:.2f}") as front:
+        asking = asyncio.create_task(front.picture("job a"))
+        for _ in range(1000):
+            if front.run._queue.qsize() or asking.done():
+                break
+            await asyncio.sleep(0)
+        front.run.session.gate.close(StopRun("renewed", "now"))
+        answer = await asking
+        assert answer.status in {200, 503}
