@@ -18,6 +18,8 @@ from tests.gateway.shells.shapes import CUP, MUG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 
 def client(url: str, **how: Any) -> openai.OpenAI:
     return openai.OpenAI(api_key="any", base_url=f"{url}/v1", **how)
@@ -164,7 +166,6 @@ def _killed(gate: Gate, model: str, name: str, way: str) -> Any:
     return got[0]
 
 
-@pytest.mark.slow
 def test_gateway_killed_while_a_call_is_out_never_pays_it_twice(gate: Gate) -> None:
     got = _killed(gate, RELAYED, "k1", "#b64")
     assert isinstance(got, openai.BadRequestError)
@@ -172,7 +173,6 @@ def test_gateway_killed_while_a_call_is_out_never_pays_it_twice(gate: Gate) -> N
     assert (gate.bank.billed["k1"], gate.bank.posts["k1"]) == (1, 1)
 
 
-@pytest.mark.slow
 def test_gateway_killed_while_a_task_is_made_gives_its_picture(gate: Gate) -> None:
     got = _killed(gate, TASKS, "k2", "#wait*3")
     assert pictures(got) == [picture_of("k2")]
