@@ -18,8 +18,6 @@ from tests.gateway.shells.shapes import CUP, MUG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.slow
-
 
 def client(url: str, **how: Any) -> openai.OpenAI:
     return openai.OpenAI(api_key="any", base_url=f"{url}/v1", **how)
@@ -29,12 +27,14 @@ def pictures(answer: Any) -> list[bytes]:
     return [base64.b64decode(each.b64_json) for each in answer.data]
 
 
+@pytest.mark.slow
 def test_models_are_listed(gate: Gate) -> None:
     with client(gate.url) as own:
         listed = {model.id for model in own.models.list()}
     assert listed >= {RELAYED, GPT, TASKS}
 
 
+@pytest.mark.slow
 def test_generate_edit_and_stream(gate: Gate) -> None:
     files = [("a.png", MUG, "image/png"), ("b.png", CUP, "image/png")]
     with client(gate.url) as own:
@@ -56,6 +56,7 @@ def test_generate_edit_and_stream(gate: Gate) -> None:
     }
 
 
+@pytest.mark.slow
 def test_chat_streamed_and_whole(gate: Gate) -> None:
     with client(gate.url) as own:
         said: Any = [{"role": "user", "content": "job c1 #link"}]
@@ -70,6 +71,7 @@ def test_chat_streamed_and_whole(gate: Gate) -> None:
     assert (gate.bank.billed["c1"], gate.bank.billed["c2"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_refusals_are_what_the_client_knows(gate: Gate) -> None:
     with client(gate.url) as own:
         with pytest.raises(openai.BadRequestError) as refused:
@@ -84,6 +86,7 @@ def test_refusals_are_what_the_client_knows(gate: Gate) -> None:
     assert (gate.bank.billed["r1"], gate.bank.posts["r1"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_connection_cut_while_the_picture_is_made_is_paid_once(gate: Gate) -> None:
     held = threading.Event()
     gate.bank.held = lambda: not held.is_set()
@@ -126,6 +129,7 @@ def _slow(gate: Gate, name: str, seconds: float, patience: float) -> None:
     assert (gate.bank.billed[name], gate.bank.posts[name]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_client_that_gives_up_and_asks_again_pays_once(gate: Gate) -> None:
     _slow(gate, "t1", 1.0, 0.4)
 
@@ -166,6 +170,7 @@ def _killed(gate: Gate, model: str, name: str, way: str) -> Any:
     return got[0]
 
 
+@pytest.mark.slow
 def test_gateway_killed_while_a_call_is_out_never_pays_it_twice(gate: Gate) -> None:
     got = _killed(gate, RELAYED, "k1", "#b64")
     assert isinstance(got, openai.BadRequestError)
@@ -173,6 +178,7 @@ def test_gateway_killed_while_a_call_is_out_never_pays_it_twice(gate: Gate) -> N
     assert (gate.bank.billed["k1"], gate.bank.posts["k1"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_gateway_killed_while_a_task_is_made_gives_its_picture(gate: Gate) -> None:
     got = _killed(gate, TASKS, "k2", "#wait*3")
     assert pictures(got) == [picture_of("k2")]
