@@ -113,8 +113,11 @@ class Server:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = bodies.parsed(body_of(request))
         order, form = chats.chat(body, lambda url: self._own(request, url) is not None)
-        answer = ChatAnswer(model=order.model, created=int(time.time()), link=self._link(request), inline=form.inline)
+        link = self._link(request)
         held, joins = await self._taken(request, order)
+        answer = ChatAnswer(
+            model=order.model, created=int(time.time()), link=link, inline=form.inline, missing=lambda: held.missing
+        )
         with _waiting(held):
             if form.stream:
                 await early(held.made)

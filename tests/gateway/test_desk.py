@@ -223,8 +223,12 @@ async def test_a_manifest_that_is_run_into_the_same_folder_keeps_the_calls(gatew
 async def test_pictures_that_could_be_made_are_given_and_the_others_named(gateways: Gateways) -> None:
     async with gateways.opened(at_once=1) as front:
         answer = await front.picture("job a #moderated*1 #url", n=3)
+        chat = {"model": "tuzi", "n": 2, "messages": [{"role": "user", "content": "job b #moderated*1 #url"}]}
+        said = await front.post("/chat/completions", chat)
     assert len(urls(answer)) == 2
     assert answer.headers["x-batchflux-missing"] == "content_policy_violation"
+    content = said.json["choices"][0]["message"]["content"]
+    assert content.startswith("> 1 more could not be made: content_policy_violation\n\n![image](http")
 
 
 async def test_of_several_failures_one_that_may_be_billed_decides(gateways: Gateways) -> None:
