@@ -147,8 +147,8 @@ class Desk:
         return self._maker.models()
 
     def doing(self) -> str:
-        """Say in few words what is waited for."""
-        return self._run.waiting() or "making the picture"
+        """Say in few words what is waited for: not which jobs, hosts or keys, which are not every client's to know."""
+        return "waiting for the provider" if self._run.waiting() else "making the picture"
 
     def cost(self, shots: Sequence[Shot]) -> str | None:
         """Return what pictures cost in all; None where nothing does."""

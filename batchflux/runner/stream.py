@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Work
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome
-    from batchflux.observers import Progress
     from batchflux.runner.session import Engine, RunOptions, Session
 
 RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
@@ -60,7 +59,6 @@ class Endless(Watcher):
         self._queue: asyncio.Queue[Work | None] = asyncio.Queue()
         self._futures: dict[str, asyncio.Future[Outcome]] = {}
         self._engine: Engine | None = None
-        self._progress: Progress | None = None
         self._began = 0.0
         self._before = 0
         self._stopped: StopRun | None = None
@@ -97,9 +95,10 @@ class Endless(Watcher):
                 self._twice = False
                 await self.database.submit(self.session.books.rewrite)
 
-    def waiting(self) -> str | None:
-        """Return what requests wait for, None while they leave as they should."""
-        return None if self._progress is None else self._progress.waiting()
+    def waiting(self) -> bool:
+        """Whether requests are kept back now: by a rate, an outage, a closed gate."""
+        engine = self._engine
+        return engine is None or self.session.gate.closed or engine.rules.services.waiting_for() is not None
 
     def affords(self, job: Job, count: int = 1) -> bool:
         """Whether the budget, and the job's payer, have the price of so many like it now."""
@@ -195,7 +194,7 @@ class Endless(Watcher):
             engine = session.engine(replace(world, admits=self._admits), shared, start, alone=False)
             if (purse_of := self._purse_of) is not None:
                 engine.rules.purse_of = lambda job: purse_of(job).of(engine.rules.budget)
-            self._progress = session.progress(engine, todo=0)
+            session.progress(engine, todo=0)  # which the monitor follows
             self._engine = engine
             try:
                 async with session.watched(engine):
