@@ -43,7 +43,7 @@ def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given:
 
     Each call is one job of an endless run in the manifest's output folder: its limits, budget and fallbacks hold, and
     status, report and review show it. The jobs that MANIFEST lists, if any, are not run. The base URL is printed to
-    stdout. SIGHUP reads the client keys again.
+    stdout. SIGHUP reads the client keys again; without any it stops the gateway, as Ctrl-C does.
     """
     manifest = load(served=True)
     keys = None if client_keys is None else ClientKeys(client_keys)
@@ -65,6 +65,8 @@ async def _serve(manifest: Manifest, options: GatewayOptions) -> None:
         loop.add_signal_handler(number, stop)
     if (keys := options.keys) is not None:
         loop.add_signal_handler(signal.SIGHUP, lambda: _tell(keys.reload()))
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        loop.add_signal_handler(signal.SIGHUP, stop)
     try:
         async with served(manifest, options) as running:
             click.echo(f"{running.bound.url}/v1")

@@ -115,6 +115,23 @@ async def test_keys_are_read_again_when_it_is_told(program: Program, bank: Bank,
             assert not file.is_file() or secret.encode() not in file.read_bytes(), file
 
 
+async def test_a_terminal_that_closes_ends_it_when_what_was_sent_is_in(program: Program, bank: Bank) -> None:
+    bank.delay = (0.5, 0.5)
+    process = program.start("gateway", "m.yaml", "--port", "0")
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
+    async with ClientSession(timeout=ClientTimeout(60)) as session:
+        call = asyncio.create_task(bought(Caller(url, session, "any"), "job 1"))
+        until = time.monotonic() + 30
+        while not bank.posts.total() and time.monotonic() < until:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.01)
+        os.kill(process.pid, signal.SIGHUP)
+        assert await call == "200"
+    ended = await asyncio.to_thread(program.finish, process)
+    assert ended.code == 0, ended.said
+    assert [row["status"] for row in program.ledger().values()] == ["done"]
+
+
 async def said(process: subprocess.Popen[str], words: str) -> str:
     """Return what it says on stderr until it says this."""
     assert process.stderr is not None
