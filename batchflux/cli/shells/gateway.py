@@ -15,6 +15,8 @@ from batchflux.cli.manifest import serving_options
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
 from batchflux.gateway.running import gateway as served
+from batchflux.observers import Watcher
+from batchflux.runner import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
 
 _tell = partial(click.echo, err=True)
+
+
+class _Teller(Watcher):
+    """Says why pictures are not made, or late: clients are told less."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Tell what who runs this has to see to."""
+        if name in {"not_made", "away", "back"}:
+            _tell(fields["message"])
 
 
 @click.command("gateway")
@@ -47,7 +58,8 @@ def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given:
     """
     manifest = load(served=True)
     keys = None if client_keys is None else ClientKeys(client_keys)
-    options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), **given)
+    told = RunOptions(watcher=_Teller())
+    options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), run=told, **given)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(manifest, options))
 

@@ -132,6 +132,18 @@ async def test_a_terminal_that_closes_ends_it_when_what_was_sent_is_in(program: 
     assert [row["status"] for row in program.ledger().values()] == ["done"]
 
 
+async def test_who_runs_it_is_told_why_no_pictures_are_made(program: Program) -> None:
+    process = program.start("gateway", "m.yaml", "--port", "0", TEST_KEY="of-somebody-else")
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
+    async with ClientSession(timeout=ClientTimeout(60)) as session:
+        assert [await bought(Caller(url, session, "any"), f"job {n}") for n in "ab"] == ["provider_key_refused"] * 2
+    told = (await asyncio.to_thread(program.kill, process, signal.SIGTERM)).err
+    assert told.count("TEST_KEY") == 1, told  # once, not for each call
+    assert "of-somebody-else" not in told
+    assert '"event": "not_made", "reason": "auth"' in (program.out / "run.log").read_text()
+
+
 async def said(process: subprocess.Popen[str], words: str) -> str:
     """Return what it says on stderr until it says this."""
     assert process.stderr is not None
