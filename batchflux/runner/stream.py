@@ -10,7 +10,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.settings import Start
 from batchflux.engine.shutdown import BUDGET, CANARY, SIGNAL, Gate
@@ -21,6 +21,7 @@ from batchflux.failpoints import reach
 from batchflux.ledger.books.runs import note_begun
 from batchflux.ledger.summary import state_of
 from batchflux.ledger.tables import spent
+from batchflux.models import Status
 from batchflux.observers import Watcher
 from batchflux.runner.session import session_of
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
 REST = 15.0  # seconds, at least, between two times that what ended is tried anew
+_OF_COURSE = frozenset({RENEWED, SIGNAL, "withdrawn"})  # reasons that nobody has to see to
 
 
 class NotMadeError(Exception):
@@ -55,7 +57,7 @@ class Endless(Watcher):
         self, session: Session, admits: Callable[[Job], bool], purse_of: Callable[[Job], Purse] | None
     ) -> None:
         self.session, self.database, self.made = session, session.ledger.database, Tally()
-        self._admits, self._purse_of = admits, purse_of
+        self._admits, self._purse_of, self._listener = admits, purse_of, session.watcher
         self._queue: asyncio.Queue[Work | None] = asyncio.Queue()
         self._futures: dict[str, asyncio.Future[Outcome]] = {}
         self._engine: Engine | None = None
@@ -63,6 +65,7 @@ class Endless(Watcher):
         self._before = 0
         self._stopped: StopRun | None = None
         self._twice = False
+        self._told: str | None = None
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
@@ -75,7 +78,7 @@ class Endless(Watcher):
         ended = reason is not None and reason.reason != RENEWED
         over = self._stopped is not None or (self.task is not None and self.task.done())
         if over or (ended and (self._engine is not None or not self._rested())):
-            raise NotMadeError(*self._why())
+            raise self._not_made()
         future = self._futures.get(work.job.key)
         if future is None:
             future = self._futures[work.job.key] = asyncio.get_running_loop().create_future()
@@ -127,9 +130,14 @@ class Endless(Watcher):
             return None
         return work
 
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Watcher: pass on what happens."""
+        self._listener.event(name, **fields)
+
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Watcher: a job ended."""
         self.made.add(outcome)
+        self._told = None if outcome.status is Status.DONE else self._told
         future = self._futures.get(job.key)
         if future is not None and not future.done():
             future.set_result(outcome)
@@ -147,10 +155,18 @@ class Endless(Watcher):
             away = rules.services.of(work.job).gate.closed or rules.canary.stops(work.job)
             if away and self._rested() and self._admits(work.job):
                 self.session.gate.close(StopRun(RENEWED, "The providers are tried anew."))
-        future.set_exception(NotMadeError(*self._why(work.job)))
+        future.set_exception(self._not_made(work.job))
 
     def _rested(self) -> bool:
         return time.monotonic() - self._began > REST
+
+    def _not_made(self, job: Job | None = None) -> NotMadeError:
+        """Return that a job is not made, and why; who runs this is told, once until a job is done again."""
+        reason, message = self._why(job)
+        if reason not in _OF_COURSE and message != self._told:
+            self._told = message
+            self.session.event("not_made", reason=reason, message=message)
+        return NotMadeError(reason, message)
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
         """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
@@ -178,7 +194,7 @@ class Endless(Watcher):
             ordering.cancel()
             for future in self._futures.values():
                 if not future.done():
-                    future.set_exception(NotMadeError(*self._why()))
+                    future.set_exception(self._not_made())
 
     async def _pool(self) -> None:
         """Work until the gate closes, and what is out then is in."""
@@ -255,7 +271,8 @@ async def endless(
     """Have jobs made in the manifest's folder while this is entered; its own are not, and its deadline does not hold.
 
     `admits` and `purse_of` are asked before each request, whether it may leave, and who pays for it. What happened to
-    a request that was never answered is not sent again: its job is unknown. Raises what `run` does before it begins.
+    a request that was never answered is not sent again: its job is unknown. The watcher of `options` is told what
+    happens, and that jobs are not made (`not_made`). Raises what `run` does before it begins.
     """
     lasting = replace(manifest, limits=manifest.limits.model_copy(update={"deadline": None}))
     async with session_of(lasting, options) as session, session.opened():
