@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflux.errors import UsageError
 from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.batches import BATCHES
+from batchflux.ledger.books.calls import join_calls
 from batchflux.ledger.connection import explaining, opened, reading, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.means import NOTE as READER_NOTE
-from batchflux.ledger.books.calls import join_calls
 from batchflux.ledger.reviews import join_reviews
 from batchflux.ledger.tables import KEYS, LAST, get_meta, set_meta
 from batchflux.manifest.identity import folded, mark
@@ -46,8 +46,8 @@ from batchflux.output.base import (
     REJECTED,
     REPLACED,
     SPOOL,
-    UPLOADS,
     TEMPORARY,
+    UPLOADS,
     next_names,
 )
 from batchflux.output.folder import FolderLock, ledger_of

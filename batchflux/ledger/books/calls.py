@@ -121,7 +121,7 @@ def _is_taken(connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
 
 def is_called(connection: sqlite3.Connection, key: str) -> bool:
     """Whether a job of this key (hex) is of a call, made or not."""
-    return bool(connection.execute(f"SELECT {_IS_CALLED}", (bytes.fromhex(key),)).fetchone()[0])  # noqa: S608  a constant
+    return bool(connection.execute(f"SELECT {_IS_CALLED}", (bytes.fromhex(key),)).fetchone()[0])
 
 
 def call_of_mark(connection: sqlite3.Connection, client: str, mark: str) -> Call | None:

@@ -1,4 +1,4 @@
-"""What a call comes to when something breaks in its middle: never bought twice, never said to be free when it is not."""
+"""What a call comes to when something breaks in its middle: not bought twice, nor said to be free when it is not."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.engine import outages
+from batchflux.errors import StopRun
 from batchflux.gateway import redos
 from batchflux.gateway.clients import digest_of
 from batchflux.ledger.decisions import Decision, decide
 from batchflux.output import resources
-from batchflux.testing.bank import KEY, PRICE
+from batchflux.testing.bank import PRICE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.gateway.conftest import Gateways
 
 ENDLESS = import_module("batchflux.runner.endless")  # the package has its function by that name
@@ -44,10 +47,10 @@ def clients(**budgets: int | None) -> str:
     )
 
 
-async def until(holds: object, seconds: float = 10) -> None:
+async def until(holds: Callable[[], object], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not holds():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
+        while not holds():  # noqa: ASYNC110  the bank's thread decides
+            await asyncio.sleep(0)
 
 
 async def test_a_stop_with_a_task_out_is_told_as_what_may_be_billed(gateways: Gateways) -> None:
@@ -64,9 +67,7 @@ async def test_a_stop_with_a_task_out_is_told_as_what_may_be_billed(gateways: Ga
     assert gateways.bank.billed == {"a": 1}
 
 
-async def test_of_several_failures_the_one_that_may_be_billed_is_told(
-    gateways: Gateways
-) -> None:
+async def test_of_several_failures_the_one_that_may_be_billed_is_told(gateways: Gateways) -> None:
     limits = "concurrency: 1, attempts: 1, max_consecutive_failures: 100"
     async with gateways.opened(manifest=manifest(gateways, limits)) as front:
         answer = await front.picture("job a #500*1 #lost", n=2)
@@ -74,6 +75,7 @@ async def test_of_several_failures_the_one_that_may_be_billed_is_told(
         assert (answer.status, answer.code) == (400, "unknown_outcome")
 
 
+@pytest.mark.slow  # it is fetched several times, at growing intervals
 async def test_a_picture_that_waits_for_its_host_is_not_bought_again_as_the_providers_are_tried_anew(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,9 +120,7 @@ async def test_a_redo_that_waits_for_money_is_in_nobodys_way(
     assert gateways.bank.billed == {"a": 3}
 
 
-async def test_a_full_disk_ends_calls_and_not_the_gateway(
-    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ENDLESS, "REST", 0.0)
     keys = clients(left=3)
     async with gateways.opened(keys=keys, manifest=manifest(gateways)) as front:
@@ -147,8 +147,7 @@ async def test_a_call_that_comes_as_the_gate_closes_is_answered(gateways: Gatewa
     async with gateways.opened(limits=f", budget: {PRICE * 2:.2f}") as front:
         asking = asyncio.create_task(front.picture("job a"))
         async with asyncio.timeout(10):
-            while front.run._queue.qsize() == 0 and not asking.done():  # noqa: SLF001
-                await asyncio.sleep(0)
-            front.run.session.gate.close(outages.StopRun("renewed", "now"))
+            await until(lambda: front.run._queue.qsize() or asking.done())
+            front.run.session.gate.close(StopRun("renewed", "now"))
             answer = await asking
         assert answer.status in {200, 503}
