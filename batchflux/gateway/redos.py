@@ -61,7 +61,7 @@ class Redoing:
             return []
         count = 1 + max(0, call.place)
         jobs = jobs_of(call.number, call.variant, count, partial(self._desk.tagged, first, call.client))
-        return await self._run.database.submit(partial(self._pinned, call=call, root=jobs[-1]))
+        return await self._run.database.submit(partial(self._pinned, call=call, root=replace(jobs[-1], key=root)))
 
     def _pinned(self, connection: sqlite3.Connection, call: Call, root: Job) -> list[tuple[Job, Known | None]]:
         family = Redos(redos(connection), partial(_is_taken, connection))
