@@ -1,8 +1,9 @@
 """(gateway) A call through the gateway, against the same call made to the provider's stand-in itself.
 
 The stand-in answers at once, so that what is measured is ours alone: `overhead` is how much later the picture is there
-(p50 through the gateway less p50 of the direct call, of the same round), `cpu` what the gateway's process takes. A
-picture of 200 KB and a tiny one as base64, and the large one by links, which the client follows; one client, and 16.
+(p50 through the gateway less p50 of the direct call, of the same round), `cpu` what the gateway's process takes, and
+`added` how much of it is more than a job of `batchflux run` takes with the same picture. One of 200 KB and a tiny one
+as base64, and the large one by links, which the client follows; one client, and 16.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ def run(options: Options) -> dict[str, Any]:
         pictures.write_tiny(tiny)
         for case in CASES:
             say(f"  {case.name}")
-            with bytes_server(tiny if case.tiny else large) as url, gateway(folder, f"{url}/{case.way}") as served:
-                served.measured(case, WARM)
-                found = [served.measured(case, calls) for _ in range(rounds)]
-            rows.append({"call": case.name, **middle(found)})
+            with bytes_server(tiny if case.tiny else large) as url:
+                with gateway(folder, f"{url}/{case.way}") as served:
+                    served.measured(case, WARM)
+                    row = middle([served.measured(case, calls) for _ in range(rounds)])
+                job = median(_job(folder, f"{url}/{case.way}", case, calls) for _ in range(rounds))
+            rows.append({"call": case.name, **row, "added_ms": row["cpu_ms/call"] - job})
     table(f"(gateway) {calls:,} calls a round; medians of {rounds}", rows)
     return {"calls": calls, "rounds": rounds, "rows": rows}
 
@@ -105,6 +108,28 @@ class Served:
         return times
 
 
+def _job(folder: Path, url: str, case: Case, jobs: int) -> float:
+    """Return the milliseconds of CPU that a job of a run takes; its start, which a run of one has, is taken off."""
+    manifest = folder / "run.yaml"
+    taken = []
+    for count in (1, jobs):
+        rows = "".join(f"  - {{id: i{number}, prompt: A ceramic mug no. {number}}}\n" for number in range(count))
+        text = _manifest(folder, url).replace("concurrency: 64", f"concurrency: {case.at_once}")
+        manifest.write_text(f"{text}jobs:\n{rows}", encoding="utf-8")
+        done = Child(ours("run", manifest, "--yes", "--no-progress"), folder / "run.log").wait()
+        taken.append(done.cpu)
+        rmtree(folder / "out")
+    return 1000 * (taken[1] - taken[0]) / (jobs - 1)
+
+
+def _manifest(folder: Path, url: str) -> str:
+    return (
+        f"version: 1\nname: bench\n"
+        f"provider: {{name: tuzi, base_url: {url!r}, keys: [{KEYS[0]}], model: bench, price: 0.01}}\n"
+        f"limits: {{concurrency: 64}}\noutput: {{dir: {str(folder / 'out')!r}}}\n"
+    )
+
+
 def cpu_of(pid: int) -> float:
     """Return the seconds of CPU that a process has taken so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -116,12 +141,7 @@ def gateway(folder: Path, behind: str) -> Iterator[Served]:
     """Serve a gateway, in a process of its own."""
     port = free_port()
     manifest = folder / "gateway.yaml"
-    manifest.write_text(
-        f"version: 1\nname: bench\n"
-        f"provider: {{name: tuzi, base_url: {behind!r}, keys: [{KEYS[0]}], model: bench, price: 0.01}}\n"
-        f"limits: {{concurrency: 64}}\noutput: {{dir: {str(folder / 'out')!r}}}\n",
-        encoding="utf-8",
-    )
+    manifest.write_text(_manifest(folder, behind), encoding="utf-8")
     child = Child(ours("gateway", manifest, "--port", str(port)), folder / "gateway.log")
     try:
         _wait_for(port, folder / "gateway.log")

@@ -111,7 +111,7 @@ def _last_run(standing: Standing) -> list[str]:
     """Return since when it runs and for how long, or when and why it stopped."""
     run = standing.run
     if run.state == "running":
-        left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
+        left = f", about {duration(standing.seconds_left)} left" if standing.seconds_left else ""
         waits = [f"  waiting    {run.message}"] if run.message else []
         return [f"  last run   goes on since {iso(run.began)}{left}", *waits]
     if run.state == "none":

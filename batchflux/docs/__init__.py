@@ -29,7 +29,7 @@ TOPICS = {
     "nights": "runs that nobody watches: notices, metrics for Prometheus, fields of the log",
     "rehearse": "when a night ends, what it spends and what stops it, before it begins",
     "webhooks": "APIs call when a task has ended, so that it need not be asked for so often",
-    "shells": "chat shells and OpenAI's clients at a gateway: how each is set up, what becomes of what it sends",
+    "shells": "what becomes of what chat shells and OpenAI's clients send, and what is not bought for them",
     "comfyui": "nodes for ComfyUI, each picture of which is paid for once",
     "networks": "proxies, certificates, keys and where they are looked up",
     "stores": "buckets: addresses, keys, S3 and its kin, Aliyun, what is secret",

@@ -31,7 +31,7 @@ from batchflux.ledger.tables import currency, known_by_key
 from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
 from batchflux.runner import NotMadeError
-from batchflux.runner.endless import RENEWED
+from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.engine.budget import Purse
+    from batchflux.folders.pictures import FolderPictures
     from batchflux.gateway.answering.links import Names
     from batchflux.gateway.clients import Accounts, ClientKeys
     from batchflux.gateway.maker import Maker, Model
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from batchflux.runner import Endless
 
 ASKS_AGAIN = 1800.0  # seconds since a call began in which a retry is of it; OpenAI's SDK waits 600 s, three times
+MOST_OF_CLIENT = 1000  # calls of a client under way: who leaves could leave any number of them behind
 PATIENCE = 60.0  # seconds for which a call that has not left is kept for a client that has gone
 
 
@@ -56,6 +58,7 @@ class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
     `made` comes to its pictures, or to a RefusalError. `buys`: something may be bought for it now, and was not before.
+    `missing` are the codes of those of its pictures that could not be made, where others could.
     """
 
     client: Client
@@ -64,6 +67,7 @@ class Held:
     waiting: int = 0
     left: float = field(default_factory=time.monotonic)
     buys: bool = False
+    missing: tuple[str, ...] = ()
     made: asyncio.Future[Sequence[Shot]]
 
     def wanted(self) -> bool:
@@ -86,9 +90,9 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self.joined = 0
 
-    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts) -> None:
+    def open(self, run: Endless, maker: Maker, names: Names, accounts: Accounts, there: FolderPictures) -> None:
         """Begin with a run, and take up what was left of earlier ones: nothing of it costs anything."""
-        self._run, self._maker, self._names, self._accounts = run, maker, names, accounts
+        self._run, self._maker, self._names, self._accounts, self._there = run, maker, names, accounts, there
         self._exists = exists_in(run.session.manifest)
         self._under_way(self._taken_up())
 
@@ -236,8 +240,10 @@ class Desk:
             for one in jobs:
                 self._of_job.pop(one.key, None)
         shots = [end for end in ends if isinstance(end, Shot)]
-        if not shots:  # what may have been paid for is told first: nobody is to ask for that again by himself
-            raise min((end for end in ends if isinstance(end, RefusalError)), key=lambda end: errors.resent(end.status))
+        refused = [end for end in ends if isinstance(end, RefusalError)]
+        if not shots:
+            raise min(refused, key=lambda error: errors.resent(error.status))  # one of them may be billed
+        held.missing = tuple(error.code for error in refused)
         return shots
 
     async def _on_record(
@@ -278,6 +284,10 @@ class Desk:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
         if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
             raise errors.refusal(BUDGET, billed=False)
+        calls = sum(held.client.name == client.name for held in (*self._held.values(), *self._marked.values()))
+        if calls > MOST_OF_CLIENT:
+            message = f"This key has {MOST_OF_CLIENT:,} calls under way; ask again when some of them are answered."
+            raise RefusalError(429, "rate_limit_exceeded", message, kind="rate_limit_error", retry_after=5.0)
         wait = self._accounts.pace(client).admit(time.monotonic())
         if wait > 0:
             message = f"This key may make {client.rate} calls; ask again in {math.ceil(wait)} s."
@@ -343,6 +353,7 @@ class Desk:
             cost=None if self._run.session.manifest.free else format(currency(cost), "f"),
             seed=known.seed_used if known.seed_used is not None else job.seed,
             revised_prompt=known.revised_prompt,
+            elsewhere=None if self._there.mirror is None else partial(self._there.read, name, str(known.sha256), name),
         )
 
     async def _taken_up(self) -> None:

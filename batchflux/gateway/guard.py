@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import Counter
 from contextlib import contextmanager
 from traceback import extract_tb
 from typing import TYPE_CHECKING
@@ -27,15 +28,17 @@ from batchflux.gateway.clients import LOCAL, Client, ClientKeys
 from batchflux.gateway.orders import RefusalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from aiohttp.typedefs import Handler
 
 CLIENT = web.RequestKey("client", Client)
 """Whose a request is, once it is let in."""
 
+_BODY = web.RequestKey("body", bytes)
 MAX_BODY = 64 << 20  # bytes
 MOST_HELD = 512 << 20  # bytes of all bodies that are being answered
+MOST_OF_ONE = 256 << 20  # of them, of one client
 BODY_SECONDS = 120.0  # that a body may take
 HEALTH, IMAGES, METRICS = "/health", "/images/", "/metrics"
 MOST_VALUES = 200_000  # of a JSON body: each of them takes 30 times its bytes in memory
@@ -46,9 +49,8 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
-_TOLD_HEADERS = ", ".join(
-    (*(f"x-batchflux-{name}" for name in ("jobs", "cost", "currency", "joined", "size", "dropped")), "retry-after")
-)
+_TOLD = ("jobs", "cost", "currency", "joined", "size", "dropped", "missing", "reference")
+_TOLD_HEADERS = ", ".join((*(f"x-batchflux-{name}" for name in _TOLD), "retry-after"))
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": (
@@ -107,11 +109,11 @@ class Guard:
         self, keys: ClientKeys | None, hosts: frozenset[str] = frozenset(), origins: frozenset[str] = frozenset()
     ) -> None:
         self._keys, self._hosts, self._origins = keys, hosts, origins
-        self._held = 0
+        self._held: Counter[str] = Counter()
 
     def app(self) -> web.Application:
         """Return an application without routes yet, whose requests and answers pass here."""
-        made = web.Application(middlewares=[explain, self.admit], client_max_size=MAX_BODY)
+        made = web.Application(middlewares=[explain, self.admit])
         made.on_response_prepare.append(self._wrap_up)
         return made
 
@@ -127,8 +129,8 @@ class Guard:
             raise RefusalError(403, "no_metrics", "This client may not read metrics: its entry needs metrics: true.")
         if request.match_info.http_exception is not None or not request.body_exists:
             return await handler(request)
-        with self._room(request):
-            await _read(request)
+        with self._room(request[CLIENT].name) as take:
+            request[_BODY] = await _read(request, take)
             return await handler(request)
 
     def _client(self, request: web.Request) -> Client:
@@ -156,20 +158,23 @@ class Guard:
         return web.Response(status=204, headers=headers)
 
     @contextmanager
-    def _room(self, request: web.Request) -> Iterator[None]:
-        """Count a body while its request is answered; as the largest one while its length is not known."""
-        length = request.content_length
-        size = MAX_BODY if length is None else length
-        if size > MAX_BODY:
-            raise _of_aiohttp(web.HTTPRequestEntityTooLarge(MAX_BODY, size))
-        if self._held + size > MOST_HELD:
-            message = "Too many large requests are under way; nothing was bought, ask again."
-            raise RefusalError(503, "overloaded", message, kind="server_error", retry_after=2.0)
-        self._held += size
+    def _room(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Give what counts a client's body as it comes, until its request is answered; RefusalError: it is too much."""
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if self._held.total() + size > MOST_HELD or self._held[client] + size > MOST_OF_ONE:
+                message = "Too many large requests are under way; nothing was bought, ask again."
+                raise RefusalError(503, "overloaded", message, kind="server_error", retry_after=2.0)
+            held += size
+            self._held[client] += size
+
         try:
-            yield
+            yield take
         finally:
-            self._held -= size
+            self._held[client] -= held
+            self._held += Counter()  # of who holds none nothing stays
 
     async def _wrap_up(self, request: web.Request, response: web.StreamResponse) -> None:
         """Put on every answer what keeps browsers from doing more with it, and lets allowed sites read it."""
@@ -190,6 +195,12 @@ class Guard:
             headers["Access-Control-Expose-Headers"] = _TOLD_HEADERS
 
 
+def body_of(request: web.Request) -> bytes:
+    """Return what came with a request that was let in; the guard has read all of it."""
+    body: bytes = request.get(_BODY, b"")
+    return body
+
+
 def _whose(request: web.Request, keys: ClientKeys) -> Client:
     """Return whose key a request has: as a bearer token, or as x-api-key, which some shells send."""
     kind, _, bearer = request.headers.get("Authorization", "").strip().partition(" ")
@@ -201,21 +212,33 @@ def _whose(request: web.Request, keys: ClientKeys) -> Client:
     return client
 
 
-async def _read(request: web.Request) -> None:
-    """Read a body, which the request keeps; RefusalError: it is of no kind that is taken, slow or cut off."""
+async def _read(request: web.Request, take: Callable[[int], None]) -> bytes:
+    """Return a body; RefusalError: it is of no kind that is taken, too large, slow or cut off."""
     if request.content_type not in _BODIES:
         sent = quoted(request.headers.get("Content-Type", ""))
         raise RefusalError(415, "unsupported_media_type", f"found Content-Type {sent}; allowed is application/json")
+    if (request.content_length or 0) > MAX_BODY:
+        raise _too_large()
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            await request.read()
+            async for data in request.content.iter_any():
+                take(len(data))
+                body += data
+                if len(body) > MAX_BODY:
+                    raise _too_large()
     except TimeoutError:
         raise RefusalError(408, "request_too_slow", f"The body took longer than {BODY_SECONDS:g} s.") from None
     except (web.RequestPayloadError, OSError):
         raise RefusalError(400, "broken_body", "The body was cut off, or is garbled.") from None
-    if request.content_type == _JSON and sum(map((await request.read()).count, _VALUES)) > MOST_VALUES:
+    if request.content_type == _JSON and sum(map(body.count, _VALUES)) > MOST_VALUES:
         message = f"The body has more than {MOST_VALUES:,} values: pictures go in as base64, and prompts as one text."
         raise RefusalError(400, "too_many_values", message)
+    return bytes(body)
+
+
+def _too_large() -> RefusalError:
+    return _of_aiohttp(web.HTTPRequestEntityTooLarge(MAX_BODY))
 
 
 @web.middleware

@@ -1,13 +1,16 @@
 """Where the gateway listens, under which names it may be asked, and how its server starts and stops.
 
-Without client keys it is for this machine alone. Connections are bounded, and so is the time to a request's head.
+Without client keys it is for this machine alone. Connections are bounded, and so is the time to a request's head, and
+how long a client may take nothing of its answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from typing import TYPE_CHECKING, Any, NamedTuple
+import socket
+from socket import IPPROTO_TCP
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -15,13 +18,12 @@ from batchflux.errors import UsageError
 from batchflux.review.guard import host_of
 from batchflux.transport.serving import listen_at, logger_of, next_connection
 
-if TYPE_CHECKING:
-    import socket
-
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_CONNECTIONS = 1024
 HEAD_SECONDS = 75.0  # to a first request's end, or of rest between two: longer than a proxy before us keeps one open
+STUCK_SECONDS = 120.0  # for which a client may take nothing of its answer
 _PATIENCE = 5.0  # seconds that answers under way have when it stops
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # macOS has none
 _REMEDIES = ("try --host 127.0.0.1", "name another --port, or --port 0")
 
 
@@ -55,6 +57,8 @@ def bind(host: str, port: int, *, keyed: bool) -> Bound:
     Raises UsageError: the address is none of this machine's, the port is taken, or others could call without a key.
     """
     listener = listen_at(host, port, _REMEDIES)
+    if _USER_TIMEOUT is not None:  # connections have it from their listener
+        listener.setsockopt(IPPROTO_TCP, _USER_TIMEOUT, int(STUCK_SECONDS * 1000))
     address, port = listener.getsockname()[:2]
     where = ipaddress.ip_address(address.partition("%")[0])
     if not keyed and not where.is_loopback:

@@ -29,7 +29,7 @@ from batchflux.output.base import SUFFIXES, UPLOADS
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchflux.manifest import Manifest
     from batchflux.manifest.redo import Redo
@@ -116,9 +116,9 @@ class Maker:
         try:
             carried = self._makers.carried(values, says_so=provider is not None and self._names_provider(said["model"]))
         except FieldError as error:
-            raise _refused(error.key, str(error)) from None
+            raise _refused(error.key, _without_places(str(error), said["images"])) from None
         for name, message in carried.refusals(values):
-            raise _refused(name, message)
+            raise _refused(name, _without_places(message, said["images"]))
         values["key"] = key_of(values, api_in_keys(carried.offers.provider))
         job = Job(**values, id="", file_name="", position=FIRST_POSITION)
         job = next(self._photos.judged([job]))
@@ -181,6 +181,13 @@ class Maker:
         if made.fault is not None:
             raise RefusalError(400, "invalid_image", f"{made.fault}.", param="image")
         return made
+
+
+def _without_places(message: str, sources: Sequence[str]) -> str:
+    """Return a message without the paths of uploads: where they lie is not the client's business."""
+    for source in sources:
+        message = message if "://" in source else message.replace(source, "that was uploaded")
+    return message
 
 
 def _refused(name: str, message: str) -> RefusalError:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Shape = Literal["images", "chat"]
+Data = bytes  # which a field is called, too
 MOST_PICTURES = 10  # of one order, as OpenAI's API has it
 
 
@@ -79,7 +80,8 @@ class Form:
 class Shot:
     """One picture that was made: `path` is its file, `name` what its link ends in, sizes in pixels and bytes.
 
-    `cost` reads as a decimal number of the manifest's currency; None where nothing is told or paid.
+    `cost` reads as a decimal number of the manifest's currency; None where nothing is told or paid. `elsewhere` reads
+    it where its file may have gone into a bucket; StorageError: it is not there.
     """
 
     job: str
@@ -92,3 +94,4 @@ class Shot:
     cost: str | None = None
     seed: int | None = None
     revised_prompt: str | None = None
+    elsewhere: Callable[[], Data] | None = field(default=None, repr=False, compare=False)

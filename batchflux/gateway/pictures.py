@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.folders.pictures import FolderPictures
+from batchflux.gateway.answering.send import send_picture
 from batchflux.gateway.orders import Picture, RefusalError
 from batchflux.ledger.books.calls import pictures_by_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from batchflux.folders.pictures import Whence
+    from batchflux.folders.pictures import FolderPictures
     from batchflux.gateway.answering.links import Names
     from batchflux.ledger.books.calls import Made
     from batchflux.runner import Endless
@@ -26,16 +25,16 @@ _KEEP = {"Cache-Control": "private, max-age=31536000, immutable"}
 class Pictures:
     """The pictures of a gateway's folder, by their `names`."""
 
-    def __init__(self, names: Names, run: Endless, whence: Whence, environ: Mapping[str, str]) -> None:
-        self._names, self._run = names, run
-        self._there = FolderPictures(run.session.folder, whence, environ)
+    def __init__(self, names: Names, run: Endless, there: FolderPictures) -> None:
+        self._names, self._run, self._there = names, run, there
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Send the picture of a name. RefusalError: there is none."""
         made = await self._made(request.match_info["name"])
         path = await asyncio.to_thread(self._there.path, made.file_name)
         if path is not None:
-            return web.FileResponse(path, headers=_KEEP)
+            with suppress(FileNotFoundError):  # it has gone since; the mirror may have it
+                return await send_picture(request, str(path), _media_type(made.file_name), _KEEP)
         data = await asyncio.to_thread(self._read, made)
         return web.Response(body=data, content_type=_media_type(made.file_name), headers=_KEEP)
 

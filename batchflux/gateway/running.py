@@ -8,19 +8,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.folders.pictures import Whence
+from batchflux.errors import UsageError
+from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.gateway.answering.links import Names
 from batchflux.gateway.clients import Accounts
 from batchflux.gateway.desk import Desk
-from batchflux.gateway.extras import Extras
+from batchflux.gateway.extras.routes import Extras
 from batchflux.gateway.guard import Guard, origins_of
-from batchflux.gateway.listen import Bound, bind, serve
+from batchflux.gateway.listen import MOST_CONNECTIONS, Bound, bind, serve
 from batchflux.gateway.maker import Maker
+from batchflux.gateway.orders import MOST_PICTURES
 from batchflux.gateway.pictures import Pictures
 from batchflux.gateway.redos import Redoing
 from batchflux.gateway.server import Server
 from batchflux.ledger.books.calls import spent_by_client
 from batchflux.ledger.tables import get_meta, set_meta
+from batchflux.manifest.reading import values
+from batchflux.output.resources import raise_open_files
 from batchflux.runner import RunOptions, endless
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.runner import Endless
 
+_OPEN_EACH = 1 + MOST_PICTURES  # files of a connection whose answer is written: itself, and its pictures
+_OPEN_ELSE = 4096  # files of the run
 _SIGNED_BY = "gateway_names"  # note of a folder: what signs the names of pictures
 
 
@@ -67,7 +73,7 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
     Raises UsageError: it cannot listen there; ManifestError: a client has a budget, and a model no price; what `run`
     raises before it begins.
     """
-    origins = origins_of(options.origins)
+    origins, public_url = origins_of(options.origins), _public(options.public_url)
     if options.keys is not None and (unpriced := _unpriced(manifest)) is not None:
         options.keys.refuse_budgets(unpriced)
     bound = await asyncio.to_thread(bind, options.host, options.port, keyed=options.keys is not None)
@@ -77,12 +83,15 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             names = Names(await run.database.submit(_secret))
             spent = await run.database.submit(spent_by_client)
             whence = await run.database.submit(Whence.of)
-            pictures = Pictures(names, run, whence._replace(base=str(manifest.base)), options.run.environ)
+            whence = whence._replace(base=str(manifest.base))
+            there = FolderPictures(run.session.folder, whence, options.run.environ)
             accounts = Accounts(spent, manifest.currency)
             maker = Maker(manifest, run.session.books.photos)
-            desk.open(run, maker, names, accounts)
-            app = Server(Guard(options.keys, bound.hosts, origins), desk, pictures, options.public_url).app()
-            Extras(run, maker, names, options.public_url).add_to(app)
+            desk.open(run, maker, names, accounts, there)
+            guard, pictures = Guard(options.keys, bound.hosts, origins), Pictures(names, run, there)
+            app = Server(guard, desk, pictures, public_url).app()
+            Extras(run, maker, names, public_url).add_to(app)
+            raise_open_files(MOST_CONNECTIONS * _OPEN_EACH + _OPEN_ELSE)
             served = await serve(app, bound.socket)
             redoing = asyncio.create_task(Redoing(run, maker, desk).look())
             try:
@@ -95,6 +104,19 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
                 await redoing  # raises what ended it
     finally:
         bound.socket.close()
+
+
+def _public(text: str | None) -> str | None:
+    """Return what links to pictures begin with. UsageError: it is no address."""
+    fault = None
+    try:
+        if text is not None and ("?" in values.url(text) or "#" in text):
+            fault = f"found {values.shown(text)} with a query or fragment; remove it"
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
+        raise UsageError(f"--public-url: {fault}.")
+    return text
 
 
 def _unpriced(manifest: Manifest) -> str | None:

@@ -14,13 +14,13 @@ from batchflux.gateway.answering import headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.sse import early
-from batchflux.gateway.forms import parts_of
-from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard
+from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard, body_of
 from batchflux.gateway.numbers import Numbers
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
 from batchflux.gateway.reading import chat as chats
 from batchflux.gateway.reading import images as orders
+from batchflux.gateway.reading.forms import parts_of
 from batchflux.monitoring.exposition import CONTENT_TYPE
 from batchflux.monitoring.metrics import metrics_of
 
@@ -88,14 +88,14 @@ class Server:
         return await self._pictures.answer(request)
 
     async def _generations(self, request: web.Request) -> web.StreamResponse:
-        order, form = orders.generation(bodies.parsed(await request.read()))
+        order, form = orders.generation(bodies.parsed(body_of(request)))
         return await self._images(request, order, form, edit=False)
 
     async def _edits(self, request: web.Request) -> web.StreamResponse:
         if request.content_type == "application/json":
-            order, form = orders.edit_json(bodies.parsed(await request.read()))
+            order, form = orders.edit_json(bodies.parsed(body_of(request)))
         else:
-            order, form = orders.edit_form(parts_of(request.headers["Content-Type"], await request.read()))
+            order, form = orders.edit_form(parts_of(request.headers.get("Content-Type", ""), body_of(request)))
         return await self._images(request, order, form, edit=True)
 
     async def _images(self, request: web.Request, order: Order, form: Form, *, edit: bool) -> web.StreamResponse:
@@ -107,11 +107,11 @@ class Server:
                 return await send.send_stream(request, answer.stream(held.made), headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(shots, form, joined=joins or not held.buys)
+                request, answer.document(shots), self._told(held, shots, form, joined=joins)
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = bodies.parsed(await request.read())
+        body = bodies.parsed(body_of(request))
         order, form = chats.chat(body, lambda url: self._own(request, url) is not None)
         answer = ChatAnswer(model=order.model, created=int(time.time()), link=self._link(request), inline=form.inline)
         held, joins = await self._taken(request, order)
@@ -122,7 +122,7 @@ class Server:
                 return await send.send_stream(request, frames, headers.noted(form.notes))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(shots, form, joined=joins or not held.buys)
+                request, answer.document(shots), self._told(held, shots, form, joined=joins)
             )
 
     async def _taken(self, request: web.Request, order: Order) -> tuple[Held, bool]:
@@ -154,13 +154,14 @@ class Server:
         base = links.base_of(self._public_url, request.scheme, request.host)
         return lambda shot: links.link_of(base, shot.name)
 
-    def _told(self, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
+    def _told(self, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
+        missing = {"missing": ", ".join(held.missing)} if held.missing else {}
         return headers.told(
             jobs=[shot.job for shot in shots],
             cost=self._desk.cost(shots),
             currency=self._desk.currency,
-            joined=joined,
-            notes=form.notes,
+            joined=joined or not held.buys,
+            notes={**form.notes, **missing},
         )
 
 

@@ -107,8 +107,7 @@ def load_manifest(  # noqa: PLR0913  all by name
     root = expand_environment(root, secrets, faults)
     stores = store_configs(root, faults)
     buckets = stores, before or Fetched(stores_of(stores, secrets))
-    text = data.decode("utf-8-sig")
-    given = text, out, provider, served
+    given = data.decode("utf-8-sig"), out, provider, served
     manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, given, buckets)
     _check_published(manifest, root, faults)
     compile_all(manifest, faults)
@@ -177,13 +176,16 @@ def _manifest(
         served=given[3],
         entries=() if given[3] else read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
-        keys_lines={
-            name: line_at(root, ("providers", name, "keys") if made.several else ("provider", "keys"))
-            for name in made.named
-        },
+        keys_lines=_keys_lines(root, made),
         out_given=bool(given[1]),
         dir_given=bool(given[1]) or _names_folder(root),
     )
+
+
+def _keys_lines(root: Table, made: Providers) -> dict[str, int]:
+    """Return where each provider's keys stand."""
+    places = {name: ("providers", name, "keys") if made.several else ("provider", "keys") for name in made.named}
+    return {name: line_at(root, place) for name, place in places.items()}
 
 
 def _without_passwords(text: str, providers: Iterable[ProviderConfig]) -> str:

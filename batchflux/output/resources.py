@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError, UsageError
@@ -20,6 +21,15 @@ MORE_DOWNLOADS = 1024  # each may hold 200 kB in buffers
 MB = 1 << 20
 RESERVE = 64 * MB  # bytes that stay free for the ledger, the log and what other programs write meanwhile
 GUESS = 8 * MB  # bytes of a picture, until one came
+
+
+def raise_open_files(most: int) -> None:
+    """Let so many files be open at once, or as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    may = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < may:
+        with suppress(ValueError, OSError):  # macOS says that there is no bound, and has one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (may, hard))
 
 
 def ensure_open_files(at_once: int) -> int:

@@ -237,9 +237,7 @@ class Session:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
-            for name, provider in self.manifest.providers.items():
-                rate = self.manifest.limits_of(name).rate
-                self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
+            self._renew_keys()
             wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
@@ -271,6 +269,12 @@ class Session:
                 ),
                 shared,
             )
+
+    def _renew_keys(self) -> None:
+        """Have all keys as nothing had been asked by them in this run."""
+        for name, provider in self.manifest.providers.items():
+            rate = self.manifest.limits_of(name).rate
+            self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
 
     async def _receive(self, stack: AsyncExitStack, wakes: Wakes, executor: Executor) -> Wakes:
         """Receive the calls of APIs until `stack` is closed, where there are hooks; UsageError: the port is taken."""

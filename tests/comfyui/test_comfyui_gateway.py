@@ -135,6 +135,7 @@ async def test_a_manifest_becomes_lists_and_is_paid_once(comfy: ComfyUI, house: 
         again = await comfy.run(BATCH, manifest=more, gateway=url, at_once=1)
         assert again["summary"] == "3 pictures, 0.04 USD (2 of 3 had before, for 0.08 USD)"
         assert again["ids"][:2] == first["ids"]
+        assert comfy.previews == 3  # of what does not come all at once
     assert house.bank.billed.total() == 3
     assert {seen.body["aspect_ratio"] for seen in house.bank.seen} == {"4:3"}
 

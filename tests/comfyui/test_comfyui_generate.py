@@ -44,7 +44,7 @@ async def test_a_prompt_becomes_a_picture_an_id_and_a_cost(comfy: ComfyUI, stand
     assert made["images"].dtype == np.float32
     assert made["images"][0, 0, 0].tolist() == [1.0, 0.0, 0.0]
     assert comfy.steps == [(1, 1)]
-    assert comfy.previews == 1
+    assert comfy.previews == 0
     assert comfy.texts == ([(NODE, "0.04 USD")] if comfy.modern else [])
 
 
@@ -252,6 +252,8 @@ STRANGERS = [
     ({"prompt": " "}, "The prompt is empty"),
     ({"fields": "2K"}, "write name: value"),
     ({"fields": "a: 1\na: 2"}, "a stands twice"),
+    ({"fields": "n: 5"}, "n does not stand in fields"),  # it would buy five
+    ({"fields": "image[]: https://a.example/a.png"}, "does not stand in fields"),
 ]
 
 

@@ -19,7 +19,7 @@ READMES = [ROOT / "README.md", ROOT / ".readme/README.zh.md"]
 PAGES = sorted((ROOT / "batchflux/docs").glob("*.md"))
 BLOCK = re.compile(r"^( *)```(\w+)(?: title=(\S+))?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SETS_UP = "python3 -m venv .venv"
-SERVES = ("batchflux review", "batchflux simulate")
+SERVES = ("batchflux review", "batchflux simulate", "batchflux gateway ")
 TRIED = ("sh", "yaml", "csv", "python")
 
 
@@ -62,8 +62,9 @@ def serve(command: str, folder: Path) -> None:
         assert server.stdout is not None
         address = re.search(r"https?://\S+", server.stdout.readline())
         assert address is not None, command
-        if "review" in command:
-            with urllib.request.urlopen(address[0]) as answer:  # noqa: S310  our own server
+        if "simulate" not in command:
+            where = address[0] + ("/models" if "gateway" in command else "")
+            with urllib.request.urlopen(where) as answer:  # noqa: S310  our own server
                 assert answer.status == 200
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0, command

@@ -72,16 +72,16 @@ class Gateways:
     clients: ClientKeys | None = None  # of the last that was opened
 
     def opened(
-        self, *, limits: str = "", at_once: int = 6, keys: str | None = None, manifest: str | None = None
+        self, *, limits: str = "", at_once: int = 6, keys: str | None = None, more: str = "", manifest: str = ""
     ) -> AbstractAsyncContextManager[Front]:
         """Serve one; `keys` are the lines of its file of clients."""
-        return self._opened(f"concurrency: {at_once}{limits}", keys, manifest)
+        return self._opened(f"concurrency: {at_once}{limits}", keys, more, manifest)
 
     @asynccontextmanager
-    async def _opened(self, limits: str, keys: str | None, manifest: str | None) -> AsyncIterator[Front]:
+    async def _opened(self, limits: str, keys: str | None, more: str, manifest: str) -> AsyncIterator[Front]:
         path = self.folder / "g.yaml"
         provider = f"{{name: tuzi, base_url: {self.bank.url}, keys: [TEST_KEY], price: {PRICE}, currency: CNY}}"
-        text = f"version: 1\nname: g\nprovider: {provider}\nlimits: {{{limits}, timeout: 20s}}\n"
+        text = f"version: 1\nname: g\nprovider: {provider}\nlimits: {{{limits}, timeout: 20s}}\n{more}"
         path.write_text(manifest or text, encoding="utf-8")
         environ = {"TEST_KEY": KEY}
         clients = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
@@ -217,3 +218,36 @@ async def test_a_manifest_that_is_run_into_the_same_folder_keeps_the_calls(gatew
     rows = gateways.rows()
     assert [row["id"] for row in rows] == ["own", answer.headers["x-batchflux-jobs"]]
     assert gateways.bank.billed == {"a": 1, "own": 1}
+
+
+async def test_pictures_that_could_be_made_are_given_and_the_others_named(gateways: Gateways) -> None:
+    async with gateways.opened(at_once=1) as front:
+        answer = await front.picture("job a #moderated*1 #url", n=3)
+    assert len(urls(answer)) == 2
+    assert answer.headers["x-batchflux-missing"] == "content_policy_violation"
+
+
+async def test_of_several_failures_one_that_may_be_billed_decides(gateways: Gateways) -> None:
+    async with gateways.opened(limits=", attempts: 1, max_consecutive_failures: 100", at_once=1) as front:
+        answer = await front.picture("job a #500*1 #reset", n=2)
+    assert (answer.status, answer.code) == (400, "unknown_outcome")
+
+
+async def test_pictures_that_are_in_a_bucket_alone_are_answered_and_shown(gateways: Gateways) -> None:
+    bucket = gateways.folder / "bucket"
+    bucket.mkdir()
+    more = f"output: {{mirror: 'file://{bucket}', keep_local: false}}\n"
+    mark = {"Idempotency-Key": "k"}
+    async with gateways.opened(more=more) as front:
+        answer = await front.picture("job a", headers=mark)
+        file = gateways.folder / "out" / "images" / f"{answer.headers['x-batchflux-jobs']}.jpg"
+        for _ in range(500):
+            if not file.exists() and not file.with_suffix(".png").exists():
+                break
+            await asyncio.sleep(0.02)
+        assert await look(front, urls(answer)[0]) == picture_of("a")
+        again = await front.post("/images/generations", {"prompt": "job a"}, Idempotency_Key="k")
+        assert base64.b64decode(again.json["data"][0]["b64_json"]) == picture_of("a")
+        edit = {"prompt": "job b", "image": urls(answer)[0], "response_format": "url"}
+        assert (await front.post("/images/edits", edit)).status == 200
+    assert gateways.bank.billed == {"a": 1, "b": 1}

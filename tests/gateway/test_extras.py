@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.gateway.extras import MOST_BYTES, MOST_JOBS, expanded, text_of
+from batchflux.gateway.extras.manifests import MOST_BYTES, MOST_JOBS, expanded, text_of
 from batchflux.gateway.orders import RefusalError
 from batchflux.manifest import Manifest, load_manifest
 from batchflux.providers import capabilities

@@ -7,8 +7,8 @@ from aiohttp import FormData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.gateway.forms import MOST_PARTS, parts_of
 from batchflux.gateway.orders import RefusalError
+from batchflux.gateway.reading.forms import MOST_PARTS, parts_of
 from batchflux.gateway.reading.images import Part
 
 KIND = "multipart/form-data; boundary=x"

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -20,7 +21,7 @@ from batchflux.errors import UsageError
 from batchflux.gateway import guard as module
 from batchflux.gateway import listen
 from batchflux.gateway.clients import Client, ClientKeys
-from batchflux.gateway.guard import CLIENT, MAX_BODY, Guard, origins_of
+from batchflux.gateway.guard import CLIENT, MAX_BODY, Guard, body_of, origins_of
 from batchflux.gateway.listen import bind, serve
 from batchflux.gateway.new_keys import add_key
 from batchflux.gateway.orders import RefusalError
@@ -36,7 +37,7 @@ BUG = "canary-of-a-bug"
 
 
 async def _orders(request: web.Request) -> web.Response:
-    body = await request.read()
+    body = body_of(request)
     return web.json_response({"client": request[CLIENT].name, "bytes": len(body)})
 
 
@@ -54,6 +55,19 @@ async def _half(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(b"half")
     raise ValueError(BUG)
+
+
+LEFT = asyncio.Event()
+
+
+async def _large(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    try:
+        while True:
+            await response.write(bytes(1 << 20))
+    finally:
+        LEFT.set()
 
 
 async def _refused(_request: web.Request) -> web.Response:
@@ -120,6 +134,7 @@ async def guarded(keys: ClientKeys | None = None, *origins: str) -> AsyncIterato
     app.router.add_get("/v1/broken", _broken)
     app.router.add_post("/v1/broken", _broken)
     app.router.add_get("/v1/half", _half)
+    app.router.add_get("/v1/large", _large)
     app.router.add_get("/v1/redirect", _redirect)
     app.router.add_post("/v1/refused", _refused)
     served = await serve(app, bound.socket)
@@ -408,14 +423,34 @@ class TestBodies:
         sent = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         assert await door.code(data=io.BytesIO(packed), headers=sent) == (413, "request_too_large")
 
-    async def test_all_bodies_together_are_bounded(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "MOST_HELD", 100)
+    @pytest.mark.parametrize("bound", ["MOST_HELD", "MOST_OF_ONE"])
+    async def test_all_bodies_together_are_bounded(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch, bound: str
+    ) -> None:
+        monkeypatch.setattr(module, bound, 100)
         sent = {"Content-Type": "application/json"}
         status, headers, body = await door.ask(data=io.BytesIO(bytes(101)), headers=sent)
         assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "overloaded", "2")
         for _ in range(3):
             assert (await door.code(data=io.BytesIO(bytes(100)), headers=sent))[0] == 200
             assert (await door.code("/v1/broken", data=io.BytesIO(bytes(100)), headers=sent))[0] == 400
+
+    async def test_bodies_that_are_announced_and_do_not_come_keep_nobody_out(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MOST_HELD", MAX_BODY)
+        held = []
+        for size in (f"Content-Length: {MAX_BODY}\r\n\r\n{{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"):
+            _, writer = await asyncio.open_connection("127.0.0.1", int(door.host.rpartition(":")[2]))
+            head = f"POST {ASK} HTTP/1.1\r\nHost: {door.host}\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}{size}".encode())
+            await writer.drain()
+            held.append(writer)
+        sent = {"Content-Type": "application/json"}
+        for _ in range(3):
+            assert (await door.code(data=io.BytesIO(bytes(1 << 20)), headers=sent))[0] == 200
+        for writer in held:
+            writer.close()
 
     @pytest.mark.parametrize("value", [b"[]", b"0", b"{}", b'"",""'])
     async def test_a_body_of_very_many_values_is_not_unpacked(self, door: Door, value: bytes) -> None:
@@ -472,6 +507,16 @@ class TestConnections:
                 assert await reader.read() == b""
             for one in (writer, *(writer for _, writer in held)):
                 one.close()
+
+    @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
+    async def test_a_client_that_takes_nothing_of_its_answer_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listen, "STUCK_SECONDS", 0.5)
+        async with guarded() as door:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", int(door.host.rpartition(":")[2])))
+                client.sendall(f"GET /v1/large HTTP/1.1\r\nHost: {door.host}\r\n\r\n".encode())
+                await asyncio.wait_for(LEFT.wait(), 60)
 
     @pytest.mark.parametrize(
         "line",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import StorageError, UsageError
-from batchflux.output.resources import GUESS, MB, RESERVE, LowWaterMark, ensure_open_files
+from batchflux.output.resources import GUESS, MB, RESERVE, LowWaterMark, ensure_open_files, raise_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,3 +62,23 @@ def test_a_run_that_needs_more_open_files_than_there_are_is_refused(monkeypatch:
     assert raised == [(400, 400)]
     with pytest.raises(UsageError, match=r"ulimit -n 572\), or lower limits.concurrency to 65. Nothing was spent"):
         ensure_open_files(100)
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "raised"),
+    [
+        ((50, 400), 300, [(300, 400)]),
+        ((50, 400), 900, [(400, 400)]),
+        ((350, 400), 300, []),
+        ((50, resource.RLIM_INFINITY), 900, [(900, resource.RLIM_INFINITY)]),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 900, []),
+    ],
+)
+def test_more_open_files_as_far_as_the_system_lets(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], most: int, raised: list[tuple[int, int]]
+) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, to: set_to.append(to))
+    raise_open_files(most)
+    assert set_to == raised

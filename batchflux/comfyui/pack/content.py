@@ -13,8 +13,13 @@ def key_of(**parts: Any) -> str:
     return f"comfyui-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+_OWN = frozenset(  # inputs of the node, and what it needs for itself
+    ("prompt", "n", "size", "model", "seed", "aspect_ratio", "image", "images", "mask", "stream", "response_format")
+)
+
+
 def fields_of(text: str) -> dict[str, str]:
-    """Read further fields, `name: value` on each line; ValueError: one is neither that nor a comment."""
+    """Read further fields, `name: value` on each line; ValueError: one is something else, or not to be said there."""
     made: dict[str, str] = {}
     for line in text.splitlines():
         name, colon, value = (part.strip() for part in line.partition(":"))
@@ -24,6 +29,8 @@ def fields_of(text: str) -> dict[str, str]:
             raise ValueError(
                 f"The line {line.strip()!r} in fields cannot be read: write name: value, as resolution: 2K."
             )
+        if name.rstrip("[]") in _OWN:
+            raise ValueError(f"{name} does not stand in fields: the node has an input for it, or needs it for itself.")
         if name in made:
             raise ValueError(f"{name} stands twice in fields: write it once.")
         made[name] = value

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 SHORTEST = 0.2  # seconds between two times that a call is sent
 MOST_MEANINGS = 8  # of one key
 PATIENCE = 600.0  # seconds that a call waits in all for a gateway that says: later, and nothing was bought
-_TIMEOUT = aiohttp.ClientTimeout(
-    total=None, sock_connect=15
-)  # a picture takes what it takes; an interrupt ends the wait
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15)  # a picture takes its time; an interrupt ends the wait
 _TOO_MANY, _UNAVAILABLE = 429, 503
-_FOR_ALL = frozenset({"invalid_api_key", "insufficient_quota", "model_not_found"})  # the next call ends the same way
+_FOR_ALL = frozenset({"invalid_api_key", "insufficient_quota"})  # the next call ends the same way
 
 
 class GatewayError(Exception):
@@ -109,7 +107,7 @@ class Gateway:
         return await self._asked(call, key)
 
     async def _asked(self, call: Call, key: str) -> Made:
-        body = {"prompt": call.prompt, "n": 1, "response_format": "b64_json", **call.fields}
+        body = {**call.fields, "prompt": call.prompt, "n": 1, "response_format": "b64_json"}
         if call.model:
             body["model"] = call.model
         path = "edits" if call.images or call.links else "generations"
@@ -137,8 +135,8 @@ class Gateway:
 
     async def picture(self, url: str) -> bytes:
         """Return the picture behind a link of this gateway, whatever name the link calls it by; GatewayError."""
-        _, images, name = urlsplit(url).path.rpartition("/images/")
-        return (await self._request("GET", f"{images}{quote(name)}"))[1]
+        name = urlsplit(url).path.rpartition("/images/")[2]
+        return (await self._request("GET", f"/images/{quote(name, safe='')}"))[1]
 
     async def _request(self, method: str, path: str, **sent: Any) -> tuple[Mapping[str, str], bytes]:
         url = f"{self._address}{path}"

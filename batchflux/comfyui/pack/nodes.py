@@ -75,10 +75,10 @@ def calls_of(values: Values) -> list[Call]:
 
 def _mask(given: Any, images: Sequence[Any]) -> Any:
     mask = pixels.mask(given)
-    if not images or mask.shape[:2] != images[0].shape[:2]:
-        raise NodeError("A mask belongs to image_1, and must have its size: give the picture that it was painted on.")
     if not mask[..., 0].any():
         raise NodeError("The mask is empty: paint what is to be changed, or take it off.")
+    if not images or mask.shape[:2] != images[0].shape[:2]:
+        raise NodeError("A mask belongs to image_1, and must have its size: give the picture that it was painted on.")
     return mask
 
 
@@ -100,8 +100,9 @@ async def _make(gateway: Gateway, calls: Sequence[Call], at_once: int) -> list[S
             return final[0]
 
     bar = host.Progress(len(calls))
+    several = at_once < len(calls)  # then it takes a while, and a person sees them come
     return await host.until_done(
-        [one(call) for call in calls], lambda end: bar.step(end.image if isinstance(end, Shot) else None)
+        [one(call) for call in calls], lambda end: bar.step(end.image if several and isinstance(end, Shot) else None)
     )
 
 

@@ -341,9 +341,7 @@ class RateLimiter:
                     lease.leave(now)
                     self._breaker.leaves()
                     future.set_result(True)
-            if not key.departing:
-                continue
-            at = NEVER if key.dead else key.next_at(now)
+            at = NEVER if key.dead or not key.departing else key.next_at(now)
             if at - now > 2 * LEAD:  # what is on record as leaving must not wait
                 while key.departing:
                     _, future = key.departing.popleft()

@@ -16,13 +16,13 @@ from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
 from batchflux.errors import Code
 from batchflux.gateway.orders import RefusalError
 from batchflux.models import Status
-from batchflux.runner.endless import RENEWED
+from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchflux.models import Outcome
-    from batchflux.runner.endless import NotMadeError
+    from batchflux.runner.stream import NotMadeError
 
 _SERVER_ERROR = "server_error"
 _OPERATOR = "Who runs this gateway has to see to it."
@@ -34,7 +34,7 @@ _SOON, _LATER = 10.0, 30.0  # seconds
 class Row:
     """How one cause is answered: `status`, `code` and `kind` (OpenAI's `type`), and the sentence `says`.
 
-    `quotes`: what the provider said follows; not where it speaks of keys, accounts and files that are not the client's.
+    `quotes`: what the provider said follows; not where that speaks of keys, hosts and files that are not the client's.
     `after`: seconds until it is worth asking again, None: asking again does not help. `why` the row is as it is.
     """
 
@@ -55,10 +55,9 @@ def _away(code: str, says: str, why: str, *, quotes: bool = False, after: float 
 UNKNOWN = Row(
     status=400,
     code="unknown_outcome",
-    says="It is not known what became of this call, and it may have been billed; asking again buys another picture.",
+    says="It is not known what became of this call, and it may have been billed; a new call buys another picture.",
     why="SDKs resend 408, 409, 429 and 5xx by themselves, and would pay twice",
     kind=_SERVER_ERROR,
-    quotes=True,
 )
 _PAID = "paid for, so nothing may resend it"
 ROWS: Mapping[str, Row] = MappingProxyType(
@@ -197,7 +196,8 @@ def refusal(cause: str, words: str = "", *, billed: bool, after: float | None = 
     row = ROWS[cause]
     if billed and resent(row.status):
         row = UNKNOWN
-    message = f"{row.says} ({words})" if words and row.quotes else row.says
+    first = words.partition("; ")[0]  # what follows is advice to who runs it
+    message = f"{row.says} ({first})" if first and row.quotes else row.says
     wait = None if row.after is None else after or row.after
     return RefusalError(row.status, row.code, message, kind=row.kind, retry_after=wait)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from hashlib import sha256
 
 from batchflux.gateway.orders import RefusalError
 
@@ -36,7 +35,7 @@ class Names:
         return parts is not None and hmac.compare_digest(self._signature(key), parts[2])
 
     def _signature(self, key: str) -> str:
-        digest = hmac.digest(self._secret, f"batchflux gateway picture {key}".encode(), sha256)
+        digest = hmac.digest(self._secret, f"batchflux gateway picture {key}".encode(), "sha256")
         return base64.b32encode(digest[:_BYTES]).decode().lower()
 
 

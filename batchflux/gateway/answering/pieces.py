@@ -7,14 +7,15 @@ event loop, and the next one when the client has taken it.
 from __future__ import annotations
 
 import binascii
+import io
 import json
 import os
 import stat
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from batchflux.errors import StorageError
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.transport.threads import in_thread
 
@@ -77,27 +78,20 @@ def length_of(pieces: Sequence[Piece]) -> int:
 
 
 async def encoded(pieces: Sequence[Piece]) -> AsyncGenerator[bytes]:
-    """Yield the bytes of pieces.
+    """Yield the bytes of pieces. No file stays open from one to the next, for who takes them may leave at any time.
 
     Raises RefusalError before the first of them when a picture is gone, and ConnectionResetError when it goes in the
     midst: half an answer must not look whole.
     """
-    shots = [piece for piece in pieces if isinstance(piece, Shot)]
-    files = await in_thread(partial(_opened, shots)) if shots else []
-    try:
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                yield piece
-                continue
-            left, file = piece.bytes, files.pop(0)
-            with file:
-                while left:
-                    data = await in_thread(partial(_read, file, min(PIECE, left)))
-                    left -= min(PIECE, left)
-                    yield data
-    finally:
-        for file in files:
-            file.close()
+    if any(not isinstance(piece, bytes) for piece in pieces):
+        pieces = await in_thread(partial(_checked, pieces))
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield piece
+            continue
+        for start in range(0, piece.bytes, PIECE):
+            data = await in_thread(partial(part_of, piece.path, piece.bytes, start))
+            yield binascii.b2a_base64(data, newline=False)
 
 
 async def whole(pieces: Sequence[Piece]) -> bytes:
@@ -108,35 +102,72 @@ async def whole(pieces: Sequence[Piece]) -> bytes:
 
 
 def _joined(pieces: Sequence[Piece]) -> bytes:
-    parts = []
+    return b"".join(piece if isinstance(piece, bytes) else _base64(piece) for piece in pieces)
+
+
+def _base64(shot: Shot) -> bytes:
+    with _file(shot) as file:
+        return binascii.b2a_base64(_read(file, shot.bytes), newline=False)
+
+
+def _checked(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return pieces that are all there; a picture whose file may go into a bucket at any time is read at once."""
+    made: list[Piece] = []
     for piece in pieces:
         if isinstance(piece, bytes):
-            parts.append(piece)
+            made.append(piece)
+        elif piece.elsewhere is not None:
+            made.append(_base64(piece))
         else:
-            with _file(piece) as file:
-                parts.append(_read(file, piece.bytes))
-    return b"".join(parts)
-
-
-def _opened(shots: Sequence[Shot]) -> list[BinaryIO]:
-    """Open the files of all pictures, in their order; RefusalError when one is gone."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(_file(shot)) for shot in shots]
-        stack.pop_all()
-    return files
+            _file(piece).close()
+            made.append(piece)
+    return made
 
 
 def _file(shot: Shot) -> BinaryIO:
-    # It is paid for: a status that clients ask again after would buy another.
-    gone = RefusalError(400, "picture_gone", f"The picture of {shot.job} was made, but its file is not there any more.")
     try:
-        file = os.fdopen(os.open(shot.path, os.O_RDONLY | _HOW), "rb", buffering=0)
-    except OSError:
-        raise gone from None
+        try:
+            return _opened(shot.path, shot.bytes)
+        except OSError:
+            if shot.elsewhere is None:
+                raise
+            return io.BytesIO(shot.elsewhere())
+    except (OSError, StorageError):
+        # It is paid for: a status that clients ask again after would buy another.
+        message = f"The picture of {shot.job} was made, but its file is not there any more."
+        raise RefusalError(400, "picture_gone", message) from None
+
+
+def begun(path: str) -> tuple[int, bytes]:
+    """Return the size of a picture's file, and its beginning: all of it where it is SMALL.
+
+    Raises FileNotFoundError: there is none that can be read.
+    """
+    try:
+        with _opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return size, _read(file, min(size, SMALL))
+    except OSError as error:
+        raise FileNotFoundError(path) from error
+
+
+def part_of(path: str, size: int, start: int) -> bytes:
+    """Return a PIECE of a file of this size, from `start` on; ConnectionResetError: it is another file by now."""
+    try:
+        with _opened(path, size) as file:
+            file.seek(start)
+            return _read(file, min(PIECE, size - start))
+    except OSError as error:
+        raise ConnectionResetError("a picture was changed while it was sent") from error
+
+
+def _opened(path: str, size: int | None = None) -> BinaryIO:
+    """Open a file, of this size if one is named; OSError: there is none such."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | _HOW), "rb", buffering=0)
     status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or status.st_size != shot.bytes:
+    if not stat.S_ISREG(status.st_mode) or status.st_size != (status.st_size if size is None else size):
         file.close()
-        raise gone
+        raise FileNotFoundError(path)
     return file
 
 
@@ -144,4 +175,4 @@ def _read(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
         raise ConnectionResetError("a picture was cut short while it was sent")
-    return binascii.b2a_base64(data, newline=False)
+    return data

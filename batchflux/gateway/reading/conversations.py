@@ -21,7 +21,7 @@ _ROLES: dict[str, Who | None] = {
     **dict.fromkeys(("tool", "function")),
 }
 # No sign that begins a picture can stand within one, so that a text is read in one go, whatever it holds.
-_LINK = r"https?://[^\s()<>\[\]]{1,8192}|data:image/[\w.+;=-]{1,200},[A-Za-z0-9+/=]*"
+_LINK = r"https?://[^\s()<>\[\]]{1,8192}|data:image/[\w.+;=-]{1,200},(?-i:[A-Za-z0-9+/=]*+)"
 _MARKDOWN = re.compile(rf"!\[[^\[\]\n]{{0,1000}}\]\(<?({_LINK})>?(?: \"[^\"\n\[]{{0,1000}}\")?\)", re.IGNORECASE)
 # LobeHub puts what it knows of uploaded files behind a user's words, in a block that says itself to be none of them.
 _ASIDE = ("<!-- SYSTEM CONTEXT (NOT PART OF USER QUERY) -->", "<!-- END SYSTEM CONTEXT -->")

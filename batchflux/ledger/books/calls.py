@@ -197,6 +197,6 @@ def pictures_by_prefix(connection: sqlite3.Connection, prefix: str) -> list[Made
     first = bytes.fromhex(prefix)
     query = (
         f"SELECT lower(hex(key)), file_name, sha256, {NAME_THERE} FROM jobs WHERE key BETWEEN ? AND ?"  # noqa: S608  constants
-        " AND status = 'done' AND file_name IS NOT NULL AND key IN (SELECT job FROM call_jobs)"
+        " AND status = 'done' AND file_name IS NOT NULL AND EXISTS (SELECT 1 FROM call_jobs WHERE job = key)"
     )
     return [Made._make(row) for row in connection.execute(query, (first, first.ljust(32, b"\xff")))]

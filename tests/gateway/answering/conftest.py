@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.links import link_of
-from batchflux.gateway.answering.send import refused, send_document, send_stream
+from batchflux.gateway.answering.send import refused, send_document, send_picture, send_stream
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.testing.bank import picture_of
 
@@ -46,6 +46,7 @@ class Stand:
         app = web.Application()
         app.router.add_post("/v1/images/{kind}", self.images)
         app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_get("/picture", self.picture)
         return app
 
     async def made(self) -> list[Shot]:
@@ -69,6 +70,12 @@ class Stand:
             frames = answer.stream(asyncio.ensure_future(self.made()), lambda: self.doing, self.every)
             return await send_stream(request, frames, {"x-batchflux-jobs": "a"})
         return await self.whole(request, answer)
+
+    async def picture(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await send_picture(request, self.shots[0].path, "image/png", {"Cache-Control": "private"})
+        except FileNotFoundError:
+            raise web.HTTPNotFound from None
 
     async def whole(self, request: web.Request, answer: ImagesAnswer | ChatAnswer) -> web.StreamResponse:
         self.ready.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from openai.types import ImageEditCompletedEvent, ImageGenCompletedEvent, Images
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from batchflux.gateway.orders import RefusalError
+from batchflux.testing.bank import picture_of
 from tests.gateway.answering.conftest import shot_of
 
 if TYPE_CHECKING:
@@ -156,3 +158,34 @@ async def test_a_client_that_leaves_ends_nothing_that_is_being_made(stand: Stand
     stand.ready.set()
     await stand.client.images.generate(model="flux", prompt="a mug")
     assert stand.finished == 2
+
+
+@pytest.mark.parametrize("side", [48, 400])  # at once, and in pieces
+async def test_a_picture_is_sent_as_it_is(stand: Stand, tmp_path: Path, side: int) -> None:
+    stand.shots = [shot_of(tmp_path, "one", side)]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{stand.url}/picture") as answer:
+            assert await answer.read() == picture_of("one", side)
+            assert (answer.content_type, answer.headers["Cache-Control"]) == ("image/png", "private")
+        async with session.head(f"{stand.url}/picture") as answer:
+            assert (await answer.read(), answer.headers["Content-Length"]) == (b"", str(stand.shots[0].bytes))
+        (tmp_path / "one.png").unlink()
+        async with session.get(f"{stand.url}/picture") as answer:
+            assert answer.status == 404
+
+
+@pytest.mark.parametrize("path", ["picture", "v1/images/generations", "v1/chat/completions"])
+async def test_a_client_that_leaves_in_the_midst_is_no_fault(
+    stand: Stand, tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    stand.shots = [shot_of(tmp_path, "vast", 1800)]  # 10 MB: more than lies between the two
+    stand.ready.set()
+    method, body = ("GET", None) if path == "picture" else ("POST", {"stream": path.endswith("completions")})
+    async with aiohttp.ClientSession() as session:
+        async with session.request(method, f"{stand.url}/{path}", json=body) as answer:
+            assert await answer.content.readany()
+            answer.close()
+        async with session.get(f"{stand.url}/nowhere") as answer:  # it goes on
+            assert answer.status == 404
+        await asyncio.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]

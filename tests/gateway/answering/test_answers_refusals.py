@@ -23,7 +23,7 @@ from batchflux.gateway.answering.links import Names, base_of, link_of
 from batchflux.gateway.answering.send import refused
 from batchflux.gateway.orders import RefusalError
 from batchflux.models import Outcome, Status
-from batchflux.runner.endless import RENEWED, NotMadeError
+from batchflux.runner.stream import RENEWED, NotMadeError
 
 SECRET = b"of a folder"
 NEVER = {Code.AUTH, Code.QUOTA}  # free, and of no use to ask again
@@ -73,8 +73,13 @@ def test_a_job_s_end_says_whether_something_was_billed() -> None:
 
 
 def test_what_speaks_of_the_gateway_s_keys_and_files_is_not_told() -> None:
-    for code in (Code.AUTH, Code.QUOTA, Code.REFERENCE, Code.INTERNAL):
+    for code in (Code.AUTH, Code.QUOTA, Code.REFERENCE, Code.INTERNAL, Code.UNKNOWN):
         assert "TUZI_KEY" not in refusal(code, "TUZI_KEY of /srv was refused", billed=False).message
+
+
+def test_what_a_provider_said_is_told_without_the_advice_to_who_runs_the_gateway() -> None:
+    error = refusal(Code.DIFFERS, "the picture is 48x48; output.accept: [ratio] takes it", billed=True)
+    assert error.message.endswith("not as it was ordered. (the picture is 48x48)")
 
 
 def test_a_refusal_has_the_form_of_openai() -> None:

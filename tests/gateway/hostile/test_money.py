@@ -5,22 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
+
+from batchflux.gateway import desk
 from batchflux.manifest.reading.values import Rate
 from batchflux.testing.bank import PRICE
 from tests.gateway.hostile.conftest import IMAGES, House, together
 
-
-async def test_fifty_at_once_buy_what_the_budget_holds_and_not_one_more(house: House) -> None:
-    house.client("a", budget=f"{PRICE * 7:.2f}")
-    house.client("b")
-    house.bank.delay = (0.05, 0.1)
-    async with house.callers() as callers:
-        ends = await together(*(callers["a"].buy(f"job a{number}") for number in range(50)))
-        assert Counter(ends) == {(200, None): 7, (429, "insufficient_quota"): 43}
-        assert house.bank.billed.total() == 7
-        assert await callers["a"].buy("job one more") == (429, "insufficient_quota")
-        assert await callers["b"].buy("job of another") == (200, None)
-    assert house.bank.billed.total() == 8
+pytestmark = pytest.mark.slow
 
 
 async def test_pictures_of_one_call_count_each(house: House) -> None:
@@ -143,3 +135,18 @@ async def test_spent_money_is_spent_in_the_next_run_too(house: House) -> None:
         assert await caller.buy("job 4") == (429, "insufficient_quota")
         assert await caller.buy("job 3", headers={"x-stainless-retry-count": "2"}) == (200, None), "of before"
     assert house.bank.billed.total() == 3
+
+
+async def test_a_client_that_asks_and_leaves_leaves_so_many_calls_behind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "MOST_OF_CLIENT", 10)
+    house.client("a")
+    house.client("b")
+    house.bank.delay = (0.5, 0.5)
+    async with house.callers() as callers:
+        ends = Counter(await together(*(callers["a"].buy(f"job {number}") for number in range(30))))
+        assert ends == {(200, None): 10, (429, "rate_limit_exceeded"): 20}
+        assert await callers["b"].buy("job of another") == (200, None)
+        assert await callers["a"].buy("job later") == (200, None)
+    assert house.bank.billed.total() == 12

@@ -145,6 +145,9 @@ def test_a_budget_needs_a_price(program: Program, bank: Bank, tmp_path: Path) ->
         (("--client-keys", "bad.yaml"), "bad.yaml:1: [0].sha256: is missing"),
         (("--allow-origin", "*"), '--allow-origin "*" is no site'),
         (("--allow-origin", "http://a", "--allow-origin", "null"), '--allow-origin "null" is no site'),
+        (("--public-url", "pictures.example.com"), '--public-url: found "pictures.example.com"; allowed is an http://'),
+        (("--public-url", "https://a.example/?x=1"), '--public-url: found "https://a.example/" with a query'),
+        (("--public-url", "javascript:alert(1)"), '--public-url: found "javascript:alert(1)"; allowed is'),
     ],
 )
 def test_what_it_does_not_begin_with(program: Program, arguments: tuple[str, ...], says: str) -> None:
@@ -153,4 +156,4 @@ def test_what_it_does_not_begin_with(program: Program, arguments: tuple[str, ...
     assert ended.code == 2
     assert says in ended.err
     assert "Traceback" not in ended.said
-    assert not (program.out / "ledger.db").exists() or arguments[0] == "--allow-origin"
+    assert not (program.out / "ledger.db").exists()

@@ -55,6 +55,7 @@ LOCAL = [
 ]
 
 
+@pytest.mark.slow
 async def test_no_address_reads_a_file_of_this_machine(house: House, secret: str) -> None:
     async with house.caller() as caller:
         for link in (address.format(secret) for address in LOCAL):
@@ -71,6 +72,7 @@ async def test_no_address_reads_a_file_of_this_machine(house: House, secret: str
             assert not leaked(house), link
 
 
+@pytest.mark.slow
 async def test_a_form_reads_no_file_either(house: House, secret: str) -> None:
     async with house.caller() as caller:
         for name, filename in product(("image", "mask", "image[]"), (None, f"../../{secret}")):

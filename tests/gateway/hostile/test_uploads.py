@@ -12,13 +12,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import pytest
 from aiohttp import FormData
 
 from batchflux.output.base import UPLOADS
-from tests.gateway.hostile.conftest import EDITS, IMAGES, Caller, House, picture, together
+from tests.gateway.hostile.conftest import CHAT, EDITS, IMAGES, Caller, House, picture, together
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -189,3 +192,17 @@ async def test_our_own_links_as_references_lead_to_our_pictures_alone(house: Hou
         for wrong in ("../../ledger.db", "x", "%2e%2e/x", link.rpartition("/")[2].replace("-", "-a", 1), "", "?x", "#"):
             status, said, _ = await caller.ask(EDITS, {"prompt": "job c", "image": f"{caller.url}/images/{wrong}"})
             assert (status, said["error"]["code"]) == (404, "no_such_picture"), wrong
+
+
+async def test_requests_with_nothing_in_them(house: House) -> None:
+    async with house.caller() as caller:
+        for path in (IMAGES, EDITS, CHAT, "/v1/batchflux/expand"):
+            for headers in ({}, {"Content-Type": "application/json"}, {"Content-Type": "multipart/form-data"}):
+                request = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                host = caller.url.removeprefix("http://")
+                answer = await raw(
+                    caller,
+                    f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{request}Content-Length: 0\r\nConnection: close\r\n\r\n",
+                )
+                assert answer.startswith(b"HTTP/1.1 400 "), answer
+                assert b"unknown_outcome" not in answer

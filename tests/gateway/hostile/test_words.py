@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from tests.gateway.hostile.conftest import CHAT, EDITS, IMAGES, House, picture
 
+pytestmark = pytest.mark.slow
+
 TEMPLATES = [
     "{{ 7 * 7 }}",
     "{% for x in range(3) %}x{% endfor %}",
@@ -127,7 +129,6 @@ NAMES = st.sampled_from(
 )
 
 
-@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=6), min_size=20, max_size=20))
 def test_no_body_ends_it_or_is_answered_5xx(house: House, bodies: list[dict[str, object]]) -> None:

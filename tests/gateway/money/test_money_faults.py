@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from batchflux.gateway import redos
 from batchflux.gateway.clients import digest_of
 from batchflux.ledger.decisions import Decision, decide
 from batchflux.output import resources
+from batchflux.runner import stream
 from batchflux.testing.bank import PRICE
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from tests.gateway.conftest import Gateways
 
-ENDLESS = import_module("batchflux.runner.endless")  # the package has its function by that name
 AGAIN = {"x-stainless-retry-count": "1"}
 RELAY, TASKS = "flux-kontext-pro", "flux-kontext-max"
 LEFT, RIGHT = ({"Authorization": f"Bearer sk-{name}"} for name in ("left", "right"))
@@ -79,7 +78,7 @@ async def test_of_several_failures_the_one_that_may_be_billed_is_told(gateways: 
 async def test_a_picture_that_waits_for_its_host_is_not_bought_again_as_the_providers_are_tried_anew(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ENDLESS, "REST", 2.0)
+    monkeypatch.setattr(stream, "REST", 2.0)
     monkeypatch.setattr(outages, "DOWN_SECONDS", 0.0)
     bank = gateways.bank
     async with gateways.opened(manifest=manifest(gateways)) as front:
@@ -121,7 +120,7 @@ async def test_a_redo_that_waits_for_money_is_in_nobodys_way(
 
 
 async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ENDLESS, "REST", 0.0)
+    monkeypatch.setattr(stream, "REST", 0.0)
     keys = clients(left=3)
     async with gateways.opened(keys=keys, manifest=manifest(gateways)) as front:
         asking = asyncio.create_task(front.picture("job a #wait*1000", model=TASKS, headers=LEFT))

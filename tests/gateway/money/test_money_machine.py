@@ -203,7 +203,7 @@ class Machine:
         again = call._replace(again=True)
         billed = self.bank.billed[call.name]
         before = self.last[call.name]
-        if before is not None and (before.status == 429 or before.status >= 500):  # noqa: PLR2004
+        if before is not None and (before.status == 429 or before.status >= 500):
             assert not (call.marked and billed and call.way not in ASKED_TWICE), (call, before, billed)
         await self.ask(again)
         first = self.last[call.name]
@@ -211,10 +211,10 @@ class Machine:
         second = self.last[call.name]
         assert first is not None
         assert second is not None
-        if first.status == second.status == 200:  # noqa: PLR2004
+        if first.status == second.status == 200:
             assert first.headers["x-batchflux-jobs"] == second.headers["x-batchflux-jobs"]
         if billed and call.way not in {"lost", "moderated", "failed"}:
-            assert first.status == 200 or self.cuts or call.client == "left", (call, first)  # noqa: PLR2004
+            assert first.status == 200 or self.cuts or call.client == "left", (call, first)
 
     def judge_money(self) -> None:
         """No more than one picture a job, nothing off the record, no budget passed."""

@@ -36,7 +36,7 @@ providers:
   gpt: {{api: openai, base_url: {url}, keys: [TEST_KEY], model: gpt-image-2, price: {price}}}
   bfl: {{api: bfl, base_url: {url}, keys: [TEST_KEY], model: flux-kontext-max, price: {price}}}
 provider: relay
-limits: {{concurrency: 32, timeout: 90s}}
+limits: {{concurrency: 32, timeout: 90s, canary: 0}} # what fails is on purpose
 output: {{dir: out, accept: [ratio]}} # a named job's picture is square, whatever is ordered
 """
 

@@ -81,7 +81,7 @@ async def test_shells_show_why_there_is_no_picture(gate: Gate) -> None:
         refused = await gate.send(session, shape, f"job {name} #moderated", model_of(shape))
         lost = await gate.send(session, shape, f"job {name}l #lost", model_of(shape))
         assert not gate.bank.billed[name]
-        assert gate.bank.billed[f"{name}l"] == count_of(shape)
+        assert gate.bank.billed[f"{name}l"] == count_of(shape), lost.body
         for answer, words in ((refused, "moderation"), (lost, "may have been billed")):
             seen = takes(shape, answer)
             told = seen.error or seen.text  # NextChat passes over frames of errors, and shows the words before them

@@ -46,7 +46,7 @@ def whole_night(recipes: Recipes, *options: str) -> list[str]:
 def test_systemd_runs_the_same_words_and_stops_later_than_a_call_can_take(recipes: Recipes) -> None:
     made = recipes.files("systemd", "--budget", "5", "--only", "m*", "--at", "22:30")
     service, timer = made["batchflux-shop.service"], made["batchflux-shop.timer"]
-    assert words_of_unit(service, "ExecStart")[1:] == whole_night(recipes, "--only", "m*", "--budget", "5")
+    assert words_of_unit(service, "ExecStart")[1:] == whole_night(recipes, "--budget", "5", "--only", "m*")
     settings = dict(line.split("=", 1) for line in service.splitlines() if "=" in line and not line.startswith("#"))
     assert settings["TimeoutStopSec"] == "420s"
     assert settings["WorkingDirectory"].replace("%%", "%") == str(recipes.folder)

@@ -1,30 +1,19 @@
-"""What the gateway answers beside OpenAI's API: a client's manifest as calls, and what was made for the client.
+"""A client's manifest as calls.
 
-A manifest comes from outside, so it may say what pictures it wants and nothing else: no table, file, pattern, bucket,
-provider, folder or variable of this machine is looked at for it. Making it into calls sends and buys nothing.
+It comes from outside, so it may say what pictures it wants and nothing else: no table, file, pattern, bucket, provider,
+folder or variable of this machine is looked at for it. Making it into calls sends and buys nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import re
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from math import prod
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
 from batchflux.errors import Fault, ManifestError, quoted
-from batchflux.gateway.answering.links import base_of, link_of
-from batchflux.gateway.guard import CLIENT
 from batchflux.gateway.orders import RefusalError
-from batchflux.gateway.reading.bodies import parsed
 from batchflux.gateway.reading.parameters import ORDERED
-from batchflux.ledger.tables import currency, select
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import expand
 from batchflux.manifest.loader import FREE
@@ -32,67 +21,26 @@ from batchflux.manifest.reading.diagnostics import Faults, check_sound
 from batchflux.manifest.reading.values import is_nothing
 from batchflux.manifest.reading.yaml_nodes import Items, Table, found, read_tree
 from batchflux.manifest.schema import Defaults, OutputConfig
-from batchflux.models import Reference, Status
+from batchflux.models import Reference
 from batchflux.photos import Photos
-from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
     from batchflux.capabilities import Capabilities
-    from batchflux.gateway.answering.links import Names
-    from batchflux.gateway.maker import Maker
-    from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
     from batchflux.manifest.reading.yaml_nodes import KeyPath, Node
     from batchflux.manifest.schema import Entry
     from batchflux.models import Job
-    from batchflux.runner import Endless
 
-EXPAND, RESULTS = "/v1/batchflux/expand", "/v1/batchflux/results"
 MOST_BYTES = 1 << 20  # of a manifest
 MOST_JOBS = 1000
 MOST_TEXT = 4 << 20  # characters of all prompts together, which templates make longer than the manifest
 MOST_READ = 16 << 20  # characters that templates go through: of each entry, as often as it is rendered
-MOST_ROWS = 100  # of a page of results
 _NAME = "manifest"  # what messages call the text
 _TOP = frozenset({"version", "name", "defaults", "jobs"})
 _FIELDS = frozenset({"id", "prompt", "image", "images", "model", "provider", "variant", "tags", *ORDERED})
 _ENTRY = _FIELDS | {"matrix", "zip", "exclude"}
-_CURSOR = re.compile(r"([0-9]{1,15})-([0-9]{1,6})", re.ASCII)
-_PAGE = """
-SELECT calls.number, call_jobs.place, jobs.number FROM calls
-CROSS JOIN call_jobs ON call_jobs.call = calls.number CROSS JOIN jobs ON jobs.key = call_jobs.job
-WHERE +calls.client = ? AND (calls.number, call_jobs.place) < (?, ?)
-ORDER BY calls.number DESC, call_jobs.place DESC LIMIT ?
-"""
-_NEWEST = (1 << 62, 0)
-
-
-class Extras:
-    """Both, of one run; `public_url` is what links begin with, None: the address by which the client found us."""
-
-    def __init__(self, run: Endless, maker: Maker, names: Names, public_url: str | None) -> None:
-        self._run, self._maker, self._names, self._public_url = run, maker, names, public_url
-        self._free = asyncio.Semaphore()  # templates of one manifest at a time
-
-    def add_to(self, app: web.Application) -> None:
-        """Add the routes."""
-        app.router.add_post(EXPAND, self._expand)
-        app.router.add_get(RESULTS, self._results)
-
-    async def _expand(self, request: web.Request) -> web.Response:
-        text = text_of(parsed(await request.read()))
-        models = {(one.model, one.provider): one.id for one in self._maker.models()}
-        async with self._free:
-            made = await asyncio.to_thread(expanded, self._run.session.manifest, capabilities(), models, text)
-        return web.json_response(made)
-
-    async def _results(self, request: web.Request) -> web.Response:
-        base = base_of(self._public_url, request.scheme, request.host)
-        read = partial(results, client=request[CLIENT].name, names=self._names, base=base, query=dict(request.query))
-        return web.json_response(await self._run.database.submit(read))
 
 
 class _Links(Photos):
@@ -246,41 +194,3 @@ def _raise(faults: Faults) -> None:
 
 def _refused(message: str) -> RefusalError:
     return RefusalError(400, "invalid_manifest", f"{message}.", param="manifest")
-
-
-def results(
-    connection: sqlite3.Connection, *, client: str, names: Names, base: str, query: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return a page of what was made for a client, the newest first, as JSON; `next` is the `after` of the next page.
-
-    `base` is what links begin with. RefusalError: `limit` or `after` is none.
-    """
-    limit, after = query.get("limit", ""), query.get("after", "")
-    cursor = _CURSOR.fullmatch(after)
-    if after and cursor is None:
-        raise RefusalError(400, "invalid_value", "after is what an answer called next.", param="after")
-    if limit and not (limit.isascii() and limit.isdigit() and len(limit) < len(str(_NEWEST[0]))):
-        raise RefusalError(400, "invalid_value", f"limit is a number from 1 to {MOST_ROWS}.", param="limit")
-    most = min(max(int(limit or MOST_ROWS), 1), MOST_ROWS)
-    begin = (int(cursor[1]), int(cursor[2])) if cursor else _NEWEST
-    page = connection.execute(_PAGE, (client, *begin, most + 1)).fetchall()
-    known = {row.number: row for row in select(connection, "number", [number for *_, number in page[:most]])}
-    data = [_row(known[number], names, base) for *_, number in page[:most] if number in known]
-    call, place, _ = page[most - 1] if len(page) > most else (0, 0, 0)
-    return {"data": data, "next": f"{call}-{place}" if len(page) > most else None}
-
-
-def _row(row: Known, names: Names, base: str) -> dict[str, Any]:
-    asked, url = json.loads(row.spec), None
-    if row.status == Status.DONE.value and row.file_name is not None:
-        url = link_of(base, names.name(row.key.hex(), PurePath(row.file_name).suffix.removeprefix(".")))
-    return {
-        "id": row.id,
-        "status": row.status,
-        "url": url,
-        "prompt": asked.get("prompt"),
-        "seed": asked.get("seed"),
-        "width": row.width,
-        "height": row.height,
-        "cost": f"{currency(row.cost):f}",
-    }

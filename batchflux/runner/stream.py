@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.settings import Start
-from batchflux.engine.shutdown import BUDGET, SIGNAL, Gate
+from batchflux.engine.shutdown import BUDGET, CANARY, SIGNAL, Gate
 from batchflux.engine.worker_pool import Tally, workers_for
 from batchflux.errors import StopRun, UsageError
 from batchflux.exports.dataset import write_dataset
@@ -123,10 +123,10 @@ class Endless(Watcher):
     async def take(self) -> Work | None:
         """Source: return the next job, None when the gate is closed."""
         work = await self._queue.get()
-        if work is not None and not self.session.gate.closed:
-            return work
-        self._queue.put_nowait(work)  # for the other workers, or who sees to what was not begun
-        return None
+        if work is None or self.session.gate.closed:
+            self._queue.put_nowait(work)  # for the other workers; a job for who comes after them
+            return None
+        return work
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Watcher: a job ended."""
@@ -144,8 +144,9 @@ class Endless(Watcher):
         if future is None or future.done():
             return
         if self._engine is not None and not self.session.gate.closed:
-            service = self._engine.rules.services.of(work.job)
-            if service.gate.closed and self._rested() and self._admits(work.job):
+            rules = self._engine.rules
+            away = rules.services.of(work.job).gate.closed or rules.canary.stops(work.job)
+            if away and self._rested() and self._admits(work.job):
                 self.session.gate.close(StopRun(RENEWED, "The providers are tried anew."))
         future.set_exception(NotMadeError(*self._why(work.job)))
 
@@ -157,6 +158,8 @@ class Endless(Watcher):
         reason = self._stopped or self.session.gate.reason
         if reason is None and job is not None and self._engine is not None:
             reason = self._engine.rules.services.of(job).gate.reason
+            if reason is None and self._engine.rules.canary.stops(job):
+                return CANARY, "No picture of its model was kept yet."
         if reason is None and job is not None and not self.affords(job):
             return BUDGET, "There is not money enough for another request."
         if reason is None:
@@ -189,7 +192,7 @@ class Endless(Watcher):
         async with session.mirroring(), session.working(concurrency) as (world, shared):
             already = await self.database.submit(spent)
             start = Start(already=already, on_unknown="hold", earlier=self._before)
-            engine = session.engine(replace(world, admits=self._admits), shared, start, alone=True)
+            engine = session.engine(replace(world, admits=self._admits), shared, start, alone=False)
             if (purse_of := self._purse_of) is not None:
                 engine.rules.purse_of = lambda job: purse_of(job).of(engine.rules.budget)
             self._progress = session.progress(engine, todo=0)

@@ -1,0 +1,41 @@
+"""The trial of a model, of which few pictures are bought first: where it fails, no other model has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from batchflux.runner import stream
+from batchflux.testing.bank import PRICE
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.gateway.conftest import Gateways
+
+MANIFEST = """\
+version: 1
+name: g
+provider:
+  {{name: tuzi, base_url: {url}, keys: [TEST_KEY], model: pro, price: {{pro: {price}, max: {price}}}, currency: CNY}}
+limits: {{concurrency: 6, timeout: 20s}}
+"""
+
+
+async def test_a_model_that_fails_its_trial_stops_no_other_and_is_tried_anew(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "REST", 3600)
+    bank = gateways.bank
+    async with gateways.opened(manifest=MANIFEST.format(url=bank.url, price=PRICE)) as front:
+        bad = await asyncio.gather(*(front.picture(f"job b{number} #nojson", model="max") for number in range(6)))
+        assert sorted(answer.status for answer in bad) == [400] * 4 + [503] * 2
+        assert {answer.code for answer in bad if answer.status == 503} == {"provider_failing"}
+        assert (await front.picture("job a", model="pro")).status == 200
+        again = await front.picture("job c", model="max")
+        assert (again.status, again.code) == (503, "provider_failing")
+        assert (await front.picture("job d", model="pro")).status == 200
+        monkeypatch.setattr(stream, "REST", 0)
+        assert (await front.picture("job e", model="max")).status == 200
+        assert (await front.picture("job f", model="pro")).status == 200
+    assert bank.posts.total() == 4 + 4
