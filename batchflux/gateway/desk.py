@@ -19,7 +19,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.shutdown import BUDGET
+from batchflux.engine.shutdown import BUDGET, STORAGE
 from batchflux.errors import RULES, Code, StorageError
 from batchflux.gateway.answering import errors
 from batchflux.gateway.clients import LOCAL, Client
@@ -220,10 +220,12 @@ class Desk:
         except RefusalError as error:
             held.made.set_exception(error)
             held.made.exception()  # whoever waited may have gone
-        except BaseException:
+        except BaseException as error:
             held.made.set_exception(errors.refusal("bug", billed=True))
             held.made.exception()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            self._run.session.bug(error)
         finally:
             if held.mark is None:
                 del self._held[held.client.name, held.content]
@@ -251,8 +253,8 @@ class Desk:
     ) -> tuple[bool, Sequence[Job]]:
         """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
         take, called = partial(self.tagged, job, call.client), True
+        repeats = again or call.mark is not None
         try:
-            repeats = again or call.mark is not None
             found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
             if found is not None:
                 jobs = await self._run.database.submit(partial(jobs_on_record, call=found, made=take, least=count))
@@ -260,11 +262,14 @@ class Desk:
                     self._check_same(found.content, call.content)
                 self.joined += 1
                 return True, jobs
+            repeats = False  # so nothing was bought for it before
             self._admit(held.client, job, count)
             _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         except RefusalError:
             called = False
             raise
+        except StorageError:
+            raise errors.refusal(STORAGE, billed=repeats) from None
         finally:
             self._maker.settle(call.asked, called=called)
         return False, jobs

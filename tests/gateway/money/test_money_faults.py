@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.engine import outages
-from batchflux.errors import StopRun
+from batchflux.errors import StopRun, StorageError
 from batchflux.gateway import redos
 from batchflux.gateway.clients import digest_of
 from batchflux.ledger.decisions import Decision, decide
@@ -150,3 +150,51 @@ async def test_a_call_that_comes_as_the_gate_closes_is_answered(gateways: Gatewa
             front.run.session.gate.close(StopRun("renewed", "now"))
             answer = await asking
         assert answer.status in {200, 503}
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_a_ledger_that_cannot_be_written_buys_nothing_and_is_got_over(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch, *, marked: bool
+) -> None:
+    monkeypatch.setattr(stream, "REST", 0.0)
+    mark = {"Idempotency-Key": "k"} if marked else {}
+
+    def broken() -> None:
+        raise StorageError("The disk is gone.")
+
+    async with gateways.opened() as front:
+        assert (await front.picture("job first")).status == 200
+        sound = front.run.database.check
+        front.run.database.check = broken
+        answer = await front.picture("job a", headers=mark)
+        told = (400, "unknown_outcome") if marked else (503, "storage_full")  # it may repeat a call that was paid for
+        assert (answer.status, answer.code) == told
+        front.run.database.check = sound
+        assert (await front.picture("job a", headers=mark or AGAIN)).status == 200
+    assert gateways.bank.billed == {"first": 1, "a": 1}
+
+
+async def test_what_was_answered_as_the_ledger_broke_is_not_bought_again(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "REST", 0.0)
+
+    def broken() -> None:
+        raise StorageError("The disk is gone.")
+
+    async with gateways.opened(keys=clients(left=3)) as front:
+        sound = front.run.database.check
+        gateways.bank.hook = lambda _: setattr(front.run.database, "check", broken)
+        answer = await front.picture("job a", headers=LEFT)
+        assert (answer.status, answer.code) == (400, "unknown_outcome")
+        gateways.bank.hook = None
+        front.run.database.check = sound
+        answer = await front.picture("job a", headers=LEFT | AGAIN)
+        assert (answer.status, answer.code) == (400, "unknown_outcome")
+        assert (await front.picture("job b", headers=LEFT)).status == 200
+        async with asyncio.timeout(5):
+            ends = await asyncio.gather(*(front.picture(f"job c{n}", headers=LEFT) for n in range(3)))
+        assert sorted(end.status for end in ends) == [200, 429, 429]
+    async with gateways.opened(keys=clients(left=3)) as front:
+        assert (await front.picture("job a", headers=LEFT | AGAIN)).code == "unknown_outcome"
+    assert gateways.bank.billed == {"a": 1, "b": 1} | {f"c{n}": 1 for n in range(3) if gateways.bank.billed[f"c{n}"]}

@@ -53,14 +53,14 @@ class Ask(NamedTuple):
     client: str
     number: int
     way: str
-    count: int = 1
+    pictures: int = 1
     marked: bool = False
     again: bool = False
 
     @property
     def name(self) -> str:
         """What the bank calls the job: each content has its own."""
-        return f"{self.client}{self.number}{self.way}{self.count}{'m' if self.marked else ''}"
+        return f"{self.client}{self.number}{self.way}{self.pictures}{'m' if self.marked else ''}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ ASKS = st.builds(
     client=st.sampled_from(sorted(BUDGETS)),
     number=st.integers(0, 1),
     way=st.sampled_from(sorted(WAYS)),
-    count=st.sampled_from([1, 1, 2]),
+    pictures=st.sampled_from([1, 1, 2]),
     marked=st.booleans(),
     again=st.booleans(),
 )
@@ -137,7 +137,7 @@ class Machine:
                 await self._stop.wait()
 
         self._serving = asyncio.create_task(serve())
-        await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
+        self._serving.add_done_callback(lambda _: ready.cancel())
         self.front = await ready
 
     async def end(self, *, cut: bool) -> None:
@@ -170,7 +170,7 @@ class Machine:
         try:
             async with asyncio.timeout(PATIENCE):
                 prompt = f"job {call.name} {how}"
-                self.last[call.name] = await self.front.picture(prompt, call.count, call.headers, model=model)
+                self.last[call.name] = await self.front.picture(prompt, call.pictures, call.headers, model=model)
         except (aiohttp.ClientError, RuntimeError):  # it is stopped at once
             return
 
@@ -225,7 +225,7 @@ class Machine:
         recorded = self.recorded()
         for name, call in by_name.items():
             times = 2 if call.way in ASKED_TWICE else 1
-            most = max(1, calls[name]) * call.count * times
+            most = max(1, calls[name]) * call.pictures * times
             assert self.bank.billed[name] <= most, (call, self.bank.billed[name], most)
             assert self.bank.billed[name] <= recorded[name], (call, self.bank.billed[name], recorded[name])
         for client, most in BUDGETS.items():
