@@ -38,6 +38,7 @@ class Redoing:
     def __init__(self, run: Endless, maker: Maker, desk: Desk) -> None:
         self._run, self._maker, self._desk = run, maker, desk
         self._exists = exists_in(run.session.manifest)
+        self._told: set[str] = set()  # roots whose redos cannot be made
         self._making: dict[str, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
@@ -57,7 +58,9 @@ class Redoing:
         try:
             first = await asyncio.to_thread(self._maker.job, call.asked)
         except (RefusalError, StorageError) as error:
-            self._run.session.event("redo_left", key=root, message=str(error))
+            if root not in self._told:
+                self._told.add(root)
+                self._run.session.event("redo_left", key=root, message=str(error))
             return []
         count = 1 + max(0, call.place)
         jobs = jobs_of(call.number, call.variant, count, partial(self._desk.tagged, first, call.client))

@@ -198,3 +198,25 @@ async def test_what_was_answered_as_the_ledger_broke_is_not_bought_again(
     async with gateways.opened(keys=clients(left=3)) as front:
         assert (await front.picture("job a", headers=LEFT | AGAIN)).code == "unknown_outcome"
     assert gateways.bank.billed == {"a": 1, "b": 1} | {f"c{n}": 1 for n in range(3) if gateways.bank.billed[f"c{n}"]}
+
+
+async def test_a_pool_that_cannot_begin_ends_its_calls_and_not_the_gateway(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "REST", 0.0)
+    spool = gateways.folder / "out" / ".spool"
+    async with gateways.opened() as front:
+        assert (await front.picture("job a")).status == 200
+        with monkeypatch.context() as full:
+            full.setattr(resources, "RESERVE", 1 << 60)
+            assert (await front.picture("job b")).code == "storage_full"
+        await until(lambda: front.run._engine is None)
+        spool.rename(spool.with_name("aside"))
+        spool.write_text("no folder")
+        for _ in range(2):
+            async with asyncio.timeout(5):
+                assert (await front.picture("job c")).code == "storage_full"
+        spool.unlink()
+        spool.with_name("aside").rename(spool)
+        assert (await front.picture("job c")).status == 200
+    assert gateways.bank.billed == {"a": 1, "c": 1}

@@ -105,7 +105,7 @@ STEPS = st.one_of(
     st.builds(Leave, st.integers(0, 5)),
     st.builds(Restart, st.booleans()),
 )
-PLANS = st.lists(STEPS, min_size=2, max_size=14)
+PLANS = st.lists(STEPS, min_size=2, max_size=9)
 
 
 @dataclass
@@ -259,7 +259,7 @@ def some(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     )
 
 
-@some(4)
+@some(2)
 @given(PLANS)
 def test_a_few_plans(plan: list[Step]) -> None:
     driven(plan)
