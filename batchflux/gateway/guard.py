@@ -4,7 +4,8 @@ With client keys a request is let in for its key, which no page of somebody else
 Without them whoever reaches the port is `local`. It listens on loopback then, but any page in a browser of this machine
 reaches that too. So Host must be ours (a name made to point here, DNS rebinding, is not), and what a browser says of
 where a request comes from (Sec-Fetch-Site, Origin) must be this server, or a site that the user allowed. A form of
-another site, which a browser sends without asking, says so.
+another site, which a browser sends without asking, says so. What says that it came through a proxy or a tunnel may come
+from anywhere.
 
 Pictures need no key: who has the name of one, which nobody guesses, was given it. `/health` says ok and nothing else.
 """
@@ -46,6 +47,7 @@ _VALUES = (b",", b"[", b"{")  # none of which is in base64
 _JSON = "application/json"
 _BODIES = frozenset({_JSON, "multipart/form-data"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
+_PROXIED = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP")  # what proxies and tunnels say of others
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
@@ -138,6 +140,9 @@ class Guard:
         host = request.headers.get("Host", "").lower()
         if host not in self._hosts:
             raise RefusalError(403, "unknown_host", "This server does not go by that name; client keys let it by any.")
+        if (proxy := next(filter(request.headers.__contains__, _PROXIED), None)) is not None:
+            message = f"This came through a proxy ({proxy}), from whoever reaches that: let clients have --client-keys."
+            raise RefusalError(403, "proxied", message)
         origin = request.headers.get("Origin")
         elsewhere = request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES
         if origin not in self._origins and (elsewhere or origin not in {None, f"http://{host}"}):

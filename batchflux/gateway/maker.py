@@ -77,7 +77,7 @@ class Maker:
     def kept(self, order: Order) -> str:
         """Keep the pictures of an order, and return what it asks as JSON; `settle` says what became of it.
 
-        RefusalError: one is no picture; StorageError: it cannot be kept.
+        RefusalError: one is no picture, or cannot be kept.
         """
         asked: dict[str, Any] = {"prompt": order.prompt, "model": order.model, "fields": dict(order.fields)}
         asked["images"] = []

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from batchflux.output.base import AssetStore, Kind
 
 T = TypeVar("T")
-SYNCING = 8  # threads, which mostly wait for the disk: what they sync together takes it little longer than one
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
 _OF_PICTURES = frozenset(ALL_SUFFIXES)
 _STARTS = {".json": (b"{", b"["), ".html": (b"<",), ".sse": (b"data:", b"event:", b"id:", b"retry:", b":")}
@@ -79,8 +78,9 @@ class ImageStore:
         self._before = _by_attempt(self._root, REJECTED)
         self._spooled: dict[str, bytes] = {}  # from `spool` to `store`, which follows at once: read and hashed no more
         self._numbered = threading.Lock()  # held while a name is taken that a further picture of an answer may have
-        self._judging = threading.Semaphore(max(2, os.cpu_count() or 2))  # a decoded picture takes up to 256 MB
-        self._threads = ThreadPoolExecutor(SYNCING, "batchflux-images")
+        processors = max(2, os.cpu_count() or 2)
+        self._judging = threading.Semaphore(processors)  # a decoded picture takes up to 256 MB
+        self._threads = ThreadPoolExecutor(2 * processors, "batchflux-images")  # others wait for the disk meanwhile
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
             durable.make_folders(self._root, self._spool_folder, durable.PRIVATE)

@@ -57,8 +57,12 @@ class Scene:
         if told and self.rate and self.active:
             return 1.1 * ideal  # requests that keep their distance take up slots that came free together one by one
         if told:
-            return TOLD * ideal + (self.rate or (0, 0))[1]
+            return self.told_mark(ideal)
         return (UNTOLD if long else UNTOLD_SHORT) * ideal
+
+    def told_mark(self, ideal: float) -> float:
+        """The longest makespan that is asked of who is told: 1.05 times the ideal, and one window of the rate."""
+        return TOLD * ideal + (self.rate or (0, 0))[1]
 
 
 def _chance(share: float, wait: float | None = None) -> Scene:

@@ -237,6 +237,37 @@ class TestWithKeys:
         for path in ("/images", "/healthy", "/IMAGES/1-x.png", "//images/1-x.png"):
             assert (await locked.raw(f"GET {path} HTTP/1.0\nHost: x\n\n")).split()[1] == b"401", path
 
+    @pytest.mark.parametrize("target", ["/v1/models", "/metrics", "/v1/half"])
+    async def test_no_spelling_of_a_path_leads_past_the_guard(self, locked: Door, key: str, target: str) -> None:
+        """What the guard takes for a picture or for health must not be routed elsewhere."""
+        name = target[1:]
+        for path in (
+            *(f"/images/..{target}", f"/images/%2e%2e{target}", f"/images/..%2f{name}", f"/images/x/../..{target}"),
+            *(
+                f"/health/..{target}",
+                f"/health{target}",
+                f"/health%00{target}",
+                f"/images/{target}",
+                f"//images/..{target}",
+            ),
+            *(
+                f"/images/;{target}",
+                f"/images/#{target}",
+                f"/images/?{target}",
+                f"/health#{target}",
+                f"/./images/..{target}",
+            ),
+            *(f"{target}?x=/images/", f"{target}#/images/", f"{target}/../images/x", f"http://x/images/..{target}"),
+            *(target.replace("m", "%6d"), target.replace("/", "//", 1), target + "%20", target + "/", target + "?"),
+        ):
+            plain = f"GET {path} HTTP/1.1\nHost: x\nConnection: close\n"
+            for head in (plain, f"{plain}X-Original-URL: /health\nX-Rewrite-URL: /health\n"):
+                answer = await locked.raw(f"{head}\n")
+                assert b'"client"' not in answer, path
+                assert b"half" not in answer, path
+            if target == "/metrics":
+                assert b'"client"' not in await locked.raw(f"{plain}x-api-key: {key}\n\n"), path
+
     async def test_a_flood_of_wrong_keys_is_refused_and_the_right_one_still_let_in(
         self, locked: Door, key: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -315,6 +346,15 @@ class TestOnLoopback:
     )
     async def test_what_a_form_sends_without_being_asked_is_no_order(self, door: Door, kind: str) -> None:
         assert await door.code(headers={"Content-Type": kind}) == (415, "unsupported_media_type")
+
+    @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "x-real-ip", "CF-Connecting-IP"])
+    async def test_what_came_through_a_proxy_may_come_from_anywhere(
+        self, door: Door, locked: Door, key: str, name: str
+    ) -> None:
+        sent = {name: "127.0.0.1"}
+        assert await door.code(headers=sent) == (403, "proxied")
+        assert (await door.code("/health", "GET", headers=sent))[0] == 200
+        assert (await locked.code(headers=sent | {"x-api-key": key}))[0] == 200
 
     async def test_pictures_may_be_shown_in_other_sites_pages(self, door: Door) -> None:
         """A shell in the browser shows them by their links."""

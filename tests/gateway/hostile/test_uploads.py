@@ -106,6 +106,7 @@ async def test_orders_that_are_refused_leave_no_uploads(house: House) -> None:
         assert (await rich.ask(EDITS, data=as_json(WHOLE), headers=JSON))[0] == 200
         assert (await poor.ask(EDITS, data=as_json(WHOLE), headers=JSON))[0] == 429
         assert len(uploads(house)) == 1, "it is of a call on record"
+    (house.out / UPLOADS / ".tmp-0123").write_bytes(b"a half")
     async with house.callers() as callers:
         assert (await callers["a"].ask(EDITS, data=as_json(WHOLE), headers=JSON))[0] == 429
         assert len(uploads(house)) == 1, "in the next run, too"
@@ -206,3 +207,15 @@ async def test_requests_with_nothing_in_them(house: House) -> None:
                 )
                 assert answer.startswith(b"HTTP/1.1 400 "), answer
                 assert b"unknown_outcome" not in answer
+
+
+async def test_a_disk_that_takes_no_upload(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    async with house.caller() as caller:
+        (house.out / UPLOADS).write_text("a file where the folder would be", encoding="utf-8")
+        status, said, _ = await caller.ask(EDITS, data=form(WHOLE))
+        assert (status, said["error"]["code"]) == (503, "storage_full")
+        assert str(house.base) not in str(said)
+        assert str(house.out / UPLOADS) in caplog.text
+        (house.out / UPLOADS).unlink()
+        assert (await caller.ask(EDITS, data=form(WHOLE)))[0] == 200
+        assert len(uploads(house)) == 1

@@ -57,6 +57,17 @@ class Persistent:
             return Answer(status=answer.status, headers=answer.headers, body=await answer.read())
 
 
+async def answered(gate: Gate, client: Persistent) -> tuple[Answer, bool]:
+    """Return what a client gets, and whether the gateway died meanwhile, which is started again then."""
+    asking, died = asyncio.create_task(client()), False
+    while True:
+        await until(lambda: gate.dead or asking.done(), 60)
+        if asking.done():
+            return await asking, died
+        died = True
+        await asyncio.to_thread(gate.start)
+
+
 async def killed_at(folder: Path, point: str, way: str, mark: str) -> tuple[bool, Answer, int]:
     """Kill a gateway at a point, start it again, and see the call through.
 
@@ -65,18 +76,13 @@ async def killed_at(folder: Path, point: str, way: str, mark: str) -> tuple[bool
     """
     model, how = WAYS[way]
     with gated(folder) as gate:
-        served = await asyncio.to_thread(gate.start, **{VARIABLE: point})
         client = Persistent(gate, {"model": model, "prompt": f"job k #{how[1:]}"}, "m1" if mark == "mark" else None)
-        asking = asyncio.create_task(client())
-        await until(lambda: not served or gate.dead or asking.done(), 60)
-        died = gate.dead
-        if died:
-            await asyncio.to_thread(gate.start)
-        got = await asking
-        again = await client()
+        served = await asyncio.to_thread(gate.start, **{VARIABLE: point})
+        got, died = await answered(gate, client)
+        again, then = await answered(gate, client)
         assert (again.status, sdk_image(again)) == (got.status, sdk_image(got))
         await until(lambda: not gate.bank.open)
-        return died, got, gate.bank.billed["k"]
+        return died or then or not served, got, gate.bank.billed["k"]
 
 
 def judged(got: Answer, billed: int, *, may_be_lost: bool) -> None:

@@ -27,12 +27,14 @@ def pictures(answer: Any) -> list[bytes]:
     return [base64.b64decode(each.b64_json) for each in answer.data]
 
 
+@pytest.mark.slow
 def test_models_are_listed(gate: Gate) -> None:
     with client(gate.url) as own:
         listed = {model.id for model in own.models.list()}
     assert listed >= {RELAYED, GPT, TASKS}
 
 
+@pytest.mark.slow
 def test_generate_edit_and_stream(gate: Gate) -> None:
     files = [("a.png", MUG, "image/png"), ("b.png", CUP, "image/png")]
     with client(gate.url) as own:
@@ -54,6 +56,7 @@ def test_generate_edit_and_stream(gate: Gate) -> None:
     }
 
 
+@pytest.mark.slow
 def test_chat_streamed_and_whole(gate: Gate) -> None:
     with client(gate.url) as own:
         said: Any = [{"role": "user", "content": "job c1 #link"}]
@@ -68,6 +71,7 @@ def test_chat_streamed_and_whole(gate: Gate) -> None:
     assert (gate.bank.billed["c1"], gate.bank.billed["c2"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_refusals_are_what_the_client_knows(gate: Gate) -> None:
     with client(gate.url) as own:
         with pytest.raises(openai.BadRequestError) as refused:
@@ -82,6 +86,7 @@ def test_refusals_are_what_the_client_knows(gate: Gate) -> None:
     assert (gate.bank.billed["r1"], gate.bank.posts["r1"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_connection_cut_while_the_picture_is_made_is_paid_once(gate: Gate) -> None:
     held = threading.Event()
     gate.bank.held = lambda: not held.is_set()
@@ -124,6 +129,7 @@ def _slow(gate: Gate, name: str, seconds: float, patience: float) -> None:
     assert (gate.bank.billed[name], gate.bank.posts[name]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_client_that_gives_up_and_asks_again_pays_once(gate: Gate) -> None:
     _slow(gate, "t1", 1.0, 0.4)
 
