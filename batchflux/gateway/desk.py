@@ -20,12 +20,12 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.shutdown import BUDGET
+from batchflux.engine.shutdown import BUDGET, STORAGE
 from batchflux.errors import RULES, Code, StorageError
 from batchflux.gateway.answering import errors
 from batchflux.gateway.clients import LOCAL, Client
 from batchflux.gateway.orders import RefusalError, Shot
-from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_of, last_call, open_calls
+from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_on_record, last_call, open_calls
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection, collected_again, standing, work_for
 from batchflux.ledger.tables import currency, known_by_key
@@ -223,10 +223,12 @@ class Desk:
         except RefusalError as error:
             held.made.set_exception(error)
             held.made.exception()  # whoever waited may have gone
-        except BaseException:
+        except BaseException as error:
             held.made.set_exception(errors.refusal("bug", billed=True))
             held.made.exception()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            self._run.session.bug(error)
         finally:
             if held.mark is None:
                 del self._held[held.client.name, held.content]
@@ -255,18 +257,23 @@ class Desk:
     ) -> tuple[bool, Sequence[Job]]:
         """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
         take, called = partial(self.tagged, job, call.client), True
+        repeats = again or call.mark is not None
         try:
-            repeats = again or call.mark is not None
             found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
             if found is not None:
-                self._check_same(found.content, call.content)
+                jobs = await self._run.database.submit(partial(jobs_on_record, call=found, made=take, least=count))
+                if (found.asked, len(jobs)) != (call.asked, count):
+                    self._check_same(found.content, call.content)
                 self.joined += 1
-                return True, jobs_of(found.number, found.variant, count, take)
+                return True, jobs
+            repeats = False  # so nothing was bought for it before
             self._admit(held.client, job, count)
             _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
         except RefusalError:
             called = False
             raise
+        except StorageError:
+            raise errors.refusal(STORAGE, billed=repeats) from None
         finally:
             self._maker.settle(call.asked, called=called)
         return False, jobs
@@ -367,8 +374,8 @@ class Desk:
             except (RefusalError, StorageError) as error:  # the manifest changed, or a photo is gone
                 self._run.session.event("call_left", number=call.number, message=str(error))
                 continue
-            count = await self._run.database.submit(partial(_count, number=call.number))
-            for job in jobs_of(call.number, call.variant, count, partial(self.tagged, first, call.client)):
+            made = partial(self.tagged, first, call.client)
+            for job in await self._run.database.submit(partial(jobs_on_record, call=call, made=made)):
                 self._under_way(self._resumed(job))
 
     async def _resumed(self, job: Job) -> None:
@@ -396,12 +403,6 @@ class Desk:
                     raise
             else:
                 return
-
-
-def _count(connection: sqlite3.Connection, number: int) -> int:
-    return int(
-        connection.execute("SELECT COALESCE(MAX(place), -1) + 1 FROM call_jobs WHERE call = ?", (number,)).fetchone()[0]
-    )
 
 
 def _billed(known: Known) -> bool:

@@ -38,6 +38,7 @@ class Redoing:
     def __init__(self, run: Endless, maker: Maker, desk: Desk) -> None:
         self._run, self._maker, self._desk = run, maker, desk
         self._exists = exists_in(run.session.manifest)
+        self._told: set[str] = set()  # roots whose redos cannot be made
         self._making: dict[str, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
@@ -57,11 +58,13 @@ class Redoing:
         try:
             first = await asyncio.to_thread(self._maker.job, call.asked)
         except (RefusalError, StorageError) as error:
-            self._run.session.event("redo_left", key=root, message=str(error))
+            if root not in self._told:
+                self._told.add(root)
+                self._run.session.event("redo_left", key=root, message=str(error))
             return []
         count = 1 + max(0, call.place)
         jobs = jobs_of(call.number, call.variant, count, partial(self._desk.tagged, first, call.client))
-        return await self._run.database.submit(partial(self._pinned, call=call, root=jobs[-1]))
+        return await self._run.database.submit(partial(self._pinned, call=call, root=replace(jobs[-1], key=root)))
 
     def _pinned(self, connection: sqlite3.Connection, call: Call, root: Job) -> list[tuple[Job, Known | None]]:
         family = Redos(redos(connection), partial(_is_taken, connection))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.settings import Start
 from batchflux.engine.shutdown import BUDGET, CANARY, SIGNAL, Gate
 from batchflux.engine.worker_pool import Tally, workers_for
-from batchflux.errors import StopRun, UsageError
+from batchflux.errors import StopRun, StorageError, UsageError
 from batchflux.exports.dataset import write_dataset
 from batchflux.failpoints import reach
 from batchflux.ledger.books.runs import note_begun
@@ -96,7 +96,10 @@ class Endless(Watcher):
             await asyncio.sleep(REST)
             if self._twice:
                 self._twice = False
-                await self.database.submit(self.session.books.rewrite)
+                try:
+                    await self.database.submit(self.session.books.rewrite)
+                except StorageError:  # whose reason the next job's end has, too
+                    self._twice = True
 
     def waiting(self) -> bool:
         """Whether requests are kept back now: by a rate, an outage, a closed gate."""
@@ -186,7 +189,7 @@ class Endless(Watcher):
         ordering = asyncio.create_task(self._in_order())
         try:
             while self._stopped is None:
-                await self._pool()
+                await self._next_pool()
                 self._came.clear()
                 if self._queue.empty() and self._stopped is None:
                     await self._came.wait()
@@ -195,6 +198,18 @@ class Endless(Watcher):
             for future in self._futures.values():
                 if not future.done():
                     future.set_exception(self._not_made())
+
+    async def _next_pool(self) -> None:
+        """Work in a pool; one that the disk does not let begin ends as one that it has ended, but for the first."""
+        try:
+            await self._pool()
+        except StorageError as error:
+            if self._progress is None:
+                raise
+            self.session.gate.close(error)
+            self._let_go()
+            with suppress(StorageError):  # the log is on that disk, too
+                self.session.event("not_begun", message=str(error))
 
     async def _pool(self) -> None:
         """Work until the gate closes, and what is out then is in."""

@@ -6,6 +6,7 @@ one call only; of the same content each has a `variant` of its own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.ledger.books.mirrored import NAME_THERE
@@ -110,6 +111,19 @@ def jobs_of(number: int, first: int, count: int, made: Callable[[int, int], Job]
     """Return the jobs of a call, each `made` of its variant, from `first` on, and its position."""
     start = FIRST_POSITION + number * MOST_JOBS
     return [made(first + place, start + place) for place in range(count)]
+
+
+def jobs_on_record(
+    connection: sqlite3.Connection, call: Call, made: Callable[[int, int], Job], least: int = 0
+) -> list[Job]:
+    """Return the jobs of a call, `made` anew, by the keys that they were given then: the manifest may have changed.
+
+    `least` is how many there are at least: a merge leaves a job that both folders had to a call of the first.
+    """
+    query = "SELECT place, lower(hex(job)) FROM call_jobs WHERE call = ? AND place >= 0"
+    keys: dict[int, str] = dict(connection.execute(query, (call.number,)).fetchall())
+    jobs = jobs_of(call.number, call.variant, max(least, max(keys, default=-1) + 1), made)
+    return [replace(job, key=keys.get(place, job.key)) for place, job in enumerate(jobs)]
 
 
 def _is_taken(connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
