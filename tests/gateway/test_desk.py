@@ -11,7 +11,7 @@ import pytest
 from batchflux.gateway import desk
 from batchflux.gateway.clients import digest_of
 from batchflux.planner import load_manifest
-from batchflux.runner import RunOptions, run
+from batchflux.runner import RunOptions, run, stream
 from batchflux.testing.bank import KEY, PRICE, picture_of
 
 if TYPE_CHECKING:
@@ -255,6 +255,15 @@ async def test_pictures_that_are_in_a_bucket_alone_are_answered_and_shown(gatewa
         edit = {"prompt": "job b", "image": urls(answer)[0], "response_format": "url"}
         assert (await front.post("/images/edits", edit)).status == 200
     assert gateways.bank.billed == {"a": 1, "b": 1}
+
+
+async def test_a_provider_that_is_away_is_not_waited_for_as_a_night_waits(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        assert front.run.session.manifest.limits.patience == stream.PATIENCE
+    gateways.bank.url = "http://127.0.0.1:9"
+    async with gateways.opened(limits=", patience: 1s") as front:
+        refused = await front.picture("job a")
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "provider_failing", "30")
 
 
 async def test_what_params_drop_leaves_out_is_told_with_what_the_reader_did(gateways: Gateways) -> None:
