@@ -64,7 +64,7 @@ class Endless(Watcher):
         self._began = 0.0
         self._before = 0
         self._stopped: StopRun | None = None
-        self._twice = False
+        self._twice = self._worked = False
         self._told: str | None = None
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
@@ -204,7 +204,7 @@ class Endless(Watcher):
         try:
             await self._pool()
         except StorageError as error:
-            if self._progress is None:
+            if not self._worked:
                 raise
             self.session.gate.close(error)
             self._let_go()
@@ -226,7 +226,7 @@ class Endless(Watcher):
             if (purse_of := self._purse_of) is not None:
                 engine.rules.purse_of = lambda job: purse_of(job).of(engine.rules.budget)
             session.progress(engine, todo=0)  # which the monitor follows
-            self._engine = engine
+            self._engine, self._worked = engine, True
             try:
                 async with session.watched(engine):
                     await engine.pool.run(self, workers_for(concurrency), free=0, over=self.over)
