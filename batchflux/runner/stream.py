@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
 REST = 15.0  # seconds, at least, between two times that what ended is tried anew
-PATIENCE = 120.0  # seconds that an outage is waited out unless the manifest says: somebody waits for each job
+PATIENCE = 45.0  # seconds that an outage is waited out unless the manifest says: clients wait for jobs, shells for 60
 _OF_COURSE = frozenset({RENEWED, SIGNAL, "withdrawn"})  # reasons that nobody has to see to
 
 
