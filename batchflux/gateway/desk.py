@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 import mimetypes
 import time
@@ -58,7 +59,8 @@ class Held:
     """A call that is being made, or was; `client` waits for it, as often as `waiting` says, or `left` it then.
 
     `made` comes to its pictures, or to a RefusalError. `buys`: something may be bought for it now, and was not before.
-    `missing` are the codes of those of its pictures that could not be made, where others could.
+    `missing` are the codes of those of its pictures that could not be made, where others could. `dropped` are the
+    fields that `params: drop` left out, of who is to make it, and then of who did.
     """
 
     client: Client
@@ -68,6 +70,7 @@ class Held:
     left: float = field(default_factory=time.monotonic)
     buys: bool = False
     missing: tuple[str, ...] = ()
+    dropped: Sequence[str] = ()
     made: asyncio.Future[Sequence[Shot]]
 
     def wanted(self) -> bool:
@@ -147,8 +150,8 @@ class Desk:
         return self._maker.models()
 
     def doing(self) -> str:
-        """Say in few words what is waited for."""
-        return self._run.waiting() or "making the picture"
+        """Say in few words what is waited for: not which jobs, hosts or keys, which are not every client's to know."""
+        return "waiting for the provider" if self._run.waiting() else "making the picture"
 
     def cost(self, shots: Sequence[Shot]) -> str | None:
         """Return what pictures cost in all; None where nothing does."""
@@ -171,7 +174,7 @@ class Desk:
             self.joined += 1
             return held, True
         made: asyncio.Future[Sequence[Shot]] = asyncio.get_running_loop().create_future()
-        held = Held(client=client, content=content, mark=mark, made=made)
+        held = Held(client=client, content=content, mark=mark, dropped=job.dropped, made=made)
         if mark is None:
             self._held[client.name, content] = held
         else:
@@ -246,6 +249,7 @@ class Desk:
         if not shots:
             raise min(refused, key=lambda error: errors.resent(error.status))  # one of them may be billed
         held.missing = tuple(error.code for error in refused)
+        held.dropped = list(dict.fromkeys(name for shot in shots for name in shot.dropped))
         return shots
 
     async def _on_record(
@@ -358,6 +362,7 @@ class Desk:
             cost=None if self._run.session.manifest.free else format(currency(cost), "f"),
             seed=known.seed_used if known.seed_used is not None else job.seed,
             revised_prompt=known.revised_prompt,
+            dropped=json.loads(known.spec).get("dropped", ()),
             elsewhere=None if self._there.mirror is None else partial(self._there.read, name, str(known.sha256), name),
         )
 

@@ -221,7 +221,8 @@ async def _read(request: web.Request, take: Callable[[int], None]) -> bytes:
     """Return a body; RefusalError: it is of no kind that is taken, too large, slow or cut off."""
     if request.content_type not in _BODIES:
         sent = quoted(request.headers.get("Content-Type", ""))
-        raise RefusalError(415, "unsupported_media_type", f"found Content-Type {sent}; allowed is application/json")
+        message = f"found Content-Type {sent}; allowed is application/json, and multipart/form-data for edits."
+        raise RefusalError(415, "unsupported_media_type", message)
     if (request.content_length or 0) > MAX_BODY:
         raise _too_large()
     body = bytearray()

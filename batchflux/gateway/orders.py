@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 Shape = Literal["images", "chat"]
 Data = bytes  # which a field is called, too
@@ -81,7 +81,7 @@ class Shot:
     """One picture that was made: `path` is its file, `name` what its link ends in, sizes in pixels and bytes.
 
     `cost` reads as a decimal number of the manifest's currency; None where nothing is told or paid. `elsewhere` reads
-    it where its file may have gone into a bucket; StorageError: it is not there.
+    it where its file may have gone into a bucket; StorageError: it is not there. `dropped` are fields left out of it.
     """
 
     job: str
@@ -94,4 +94,5 @@ class Shot:
     cost: str | None = None
     seed: int | None = None
     revised_prompt: str | None = None
+    dropped: Sequence[str] = ()
     elsewhere: Callable[[], Data] | None = field(default=None, repr=False, compare=False)

@@ -104,7 +104,7 @@ class Server:
         with _waiting(held):
             if form.stream:
                 await early(held.made)
-                return await send.send_stream(request, answer.stream(held.made), headers.noted(form.notes))
+                return await send.send_stream(request, answer.stream(held.made), headers.noted(_notes(held, form)))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
                 request, answer.document(shots), self._told(held, shots, form, joined=joins)
@@ -113,13 +113,16 @@ class Server:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = bodies.parsed(body_of(request))
         order, form = chats.chat(body, lambda url: self._own(request, url) is not None)
-        answer = ChatAnswer(model=order.model, created=int(time.time()), link=self._link(request), inline=form.inline)
+        link = self._link(request)
         held, joins = await self._taken(request, order)
+        answer = ChatAnswer(
+            model=order.model, created=int(time.time()), link=link, inline=form.inline, missing=lambda: held.missing
+        )
         with _waiting(held):
             if form.stream:
                 await early(held.made)
                 frames = answer.stream(held.made, self._desk.doing)
-                return await send.send_stream(request, frames, headers.noted(form.notes))
+                return await send.send_stream(request, frames, headers.noted(_notes(held, form)))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
                 request, answer.document(shots), self._told(held, shots, form, joined=joins)
@@ -155,14 +158,20 @@ class Server:
         return lambda shot: links.link_of(base, shot.name)
 
     def _told(self, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
-        missing = {"missing": ", ".join(held.missing)} if held.missing else {}
         return headers.told(
             jobs=[shot.job for shot in shots],
             cost=self._desk.cost(shots),
             currency=self._desk.currency,
             joined=joined or not held.buys,
-            notes={**form.notes, **missing},
+            notes=_notes(held, form),
         )
+
+
+def _notes(held: Held, form: Form) -> dict[str, str]:
+    """Return what is told of an order: what its reader noted, what did not travel, and what could not be made."""
+    read = form.notes.get("dropped", "")
+    told = {"dropped": ", ".join((*([read] if read else []), *held.dropped)), "missing": ", ".join(held.missing)}
+    return {**form.notes, **{name: text for name, text in told.items() if text}}
 
 
 @contextmanager

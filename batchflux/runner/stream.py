@@ -10,7 +10,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.settings import Start
 from batchflux.engine.shutdown import BUDGET, CANARY, SIGNAL, Gate
@@ -21,6 +21,7 @@ from batchflux.failpoints import reach
 from batchflux.ledger.books.runs import note_begun
 from batchflux.ledger.summary import state_of
 from batchflux.ledger.tables import spent
+from batchflux.models import Status
 from batchflux.observers import Watcher
 from batchflux.runner.session import session_of
 
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Work
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome
-    from batchflux.observers import Progress
     from batchflux.runner.session import Engine, RunOptions, Session
 
 RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
 REST = 15.0  # seconds, at least, between two times that what ended is tried anew
+_OF_COURSE = frozenset({RENEWED, SIGNAL, "withdrawn"})  # reasons that nobody has to see to
 
 
 class NotMadeError(Exception):
@@ -56,15 +57,15 @@ class Endless(Watcher):
         self, session: Session, admits: Callable[[Job], bool], purse_of: Callable[[Job], Purse] | None
     ) -> None:
         self.session, self.database, self.made = session, session.ledger.database, Tally()
-        self._admits, self._purse_of = admits, purse_of
+        self._admits, self._purse_of, self._listener = admits, purse_of, session.watcher
         self._queue: asyncio.Queue[Work | None] = asyncio.Queue()
         self._futures: dict[str, asyncio.Future[Outcome]] = {}
         self._engine: Engine | None = None
-        self._progress: Progress | None = None
         self._began = 0.0
         self._before = 0
         self._stopped: StopRun | None = None
-        self._twice = False
+        self._twice = self._worked = False
+        self._told: str | None = None
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
@@ -77,7 +78,7 @@ class Endless(Watcher):
         ended = reason is not None and reason.reason != RENEWED
         over = self._stopped is not None or (self.task is not None and self.task.done())
         if over or (ended and (self._engine is not None or not self._rested())):
-            raise NotMadeError(*self._why())
+            raise self._not_made()
         future = self._futures.get(work.job.key)
         if future is None:
             future = self._futures[work.job.key] = asyncio.get_running_loop().create_future()
@@ -100,9 +101,10 @@ class Endless(Watcher):
                 except StorageError:  # whose reason the next job's end has, too
                     self._twice = True
 
-    def waiting(self) -> str | None:
-        """Return what requests wait for, None while they leave as they should."""
-        return None if self._progress is None else self._progress.waiting()
+    def waiting(self) -> bool:
+        """Whether requests are kept back now: by a rate, an outage, a closed gate."""
+        engine = self._engine
+        return engine is None or self.session.gate.closed or engine.rules.services.waiting_for() is not None
 
     def affords(self, job: Job, count: int = 1) -> bool:
         """Whether the budget, and the job's payer, have the price of so many like it now."""
@@ -131,9 +133,14 @@ class Endless(Watcher):
             return None
         return work
 
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Watcher: pass on what happens."""
+        self._listener.event(name, **fields)
+
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Watcher: a job ended."""
         self.made.add(outcome)
+        self._told = None if outcome.status is Status.DONE else self._told
         future = self._futures.get(job.key)
         if future is not None and not future.done():
             future.set_result(outcome)
@@ -151,10 +158,18 @@ class Endless(Watcher):
             away = rules.services.of(work.job).gate.closed or rules.canary.stops(work.job)
             if away and self._rested() and self._admits(work.job):
                 self.session.gate.close(StopRun(RENEWED, "The providers are tried anew."))
-        future.set_exception(NotMadeError(*self._why(work.job)))
+        future.set_exception(self._not_made(work.job))
 
     def _rested(self) -> bool:
         return time.monotonic() - self._began > REST
+
+    def _not_made(self, job: Job | None = None) -> NotMadeError:
+        """Return that a job is not made, and why; who runs this is told, once until a job is done again."""
+        reason, message = self._why(job)
+        if reason not in _OF_COURSE and message != self._told:
+            self._told = message
+            self.session.event("not_made", reason=reason, message=message)
+        return NotMadeError(reason, message)
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
         """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""
@@ -182,14 +197,14 @@ class Endless(Watcher):
             ordering.cancel()
             for future in self._futures.values():
                 if not future.done():
-                    future.set_exception(NotMadeError(*self._why()))
+                    future.set_exception(self._not_made())
 
     async def _next_pool(self) -> None:
         """Work in a pool; one that the disk does not let begin ends as one that it has ended, but for the first."""
         try:
             await self._pool()
         except StorageError as error:
-            if self._progress is None:
+            if not self._worked:
                 raise
             self.session.gate.close(error)
             self._let_go()
@@ -210,8 +225,8 @@ class Endless(Watcher):
             engine = session.engine(replace(world, admits=self._admits), shared, start, alone=False)
             if (purse_of := self._purse_of) is not None:
                 engine.rules.purse_of = lambda job: purse_of(job).of(engine.rules.budget)
-            self._progress = session.progress(engine, todo=0)
-            self._engine = engine
+            session.progress(engine, todo=0)  # which the monitor follows
+            self._engine, self._worked = engine, True
             try:
                 async with session.watched(engine):
                     await engine.pool.run(self, workers_for(concurrency), free=0, over=self.over)
@@ -271,7 +286,8 @@ async def endless(
     """Have jobs made in the manifest's folder while this is entered; its own are not, and its deadline does not hold.
 
     `admits` and `purse_of` are asked before each request, whether it may leave, and who pays for it. What happened to
-    a request that was never answered is not sent again: its job is unknown. Raises what `run` does before it begins.
+    a request that was never answered is not sent again: its job is unknown. The watcher of `options` is told what
+    happens, and that jobs are not made (`not_made`). Raises what `run` does before it begins.
     """
     lasting = replace(manifest, limits=manifest.limits.model_copy(update={"deadline": None}))
     async with session_of(lasting, options) as session, session.opened():

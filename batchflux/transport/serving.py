@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING
 
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import UsageError
 
-if TYPE_CHECKING:
-    from aiohttp import web
+_OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError)
 
 
 def listen_at(host: str, port: int, remedies: tuple[str, str]) -> socket.socket:
@@ -38,10 +37,13 @@ def listen_at(host: str, port: int, remedies: tuple[str, str]) -> socket.socket:
 
 
 def logger_of(name: str) -> logging.Logger:
-    """Return where a server logs faults of ours; what is no HTTP is not logged, for that would quote the request."""
+    """Return where a server logs faults of ours; what is no HTTP is not logged, for that would quote the request.
+
+    Nor is a body that is garbled: whoever reaches the port could fill the log with it.
+    """
     logger = logging.getLogger(name)
     if not logger.filters:
-        logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+        logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], _OF_CLIENTS)))
     return logger
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -223,8 +223,12 @@ async def test_a_manifest_that_is_run_into_the_same_folder_keeps_the_calls(gatew
 async def test_pictures_that_could_be_made_are_given_and_the_others_named(gateways: Gateways) -> None:
     async with gateways.opened(at_once=1) as front:
         answer = await front.picture("job a #moderated*1 #url", n=3)
+        chat = {"model": "tuzi", "n": 2, "messages": [{"role": "user", "content": "job b #moderated*1 #url"}]}
+        said = await front.post("/chat/completions", chat)
     assert len(urls(answer)) == 2
     assert answer.headers["x-batchflux-missing"] == "content_policy_violation"
+    content = said.json["choices"][0]["message"]["content"]
+    assert content.startswith("> 1 more could not be made: content_policy_violation\n\n![image](http")
 
 
 async def test_of_several_failures_one_that_may_be_billed_decides(gateways: Gateways) -> None:
@@ -251,3 +255,22 @@ async def test_pictures_that_are_in_a_bucket_alone_are_answered_and_shown(gatewa
         edit = {"prompt": "job b", "image": urls(answer)[0], "response_format": "url"}
         assert (await front.post("/images/edits", edit)).status == 200
     assert gateways.bank.billed == {"a": 1, "b": 1}
+
+
+async def test_what_params_drop_leaves_out_is_told_with_what_the_reader_did(gateways: Gateways) -> None:
+    bank = gateways.bank
+    at = f"base_url: {bank.url}, keys: [TEST_KEY], currency: CNY"
+    providers = f"{{a: {{api: flux-relay, {at}, price: 1}}, b: {{api: flux-relay, {at}, price: 1, params: drop}}}}"
+    async with gateways.opened(manifest=f"version: 1\nname: g\nproviders: {providers}\n") as front:
+        asked: dict[str, Any] = {"negative_prompt": "people", "style": "vivid"}
+        refused = await front.picture("job a", model="a", **asked)
+        assert (refused.status, refused.json["error"]["param"]) == (400, "negative_prompt")
+        made = await front.picture("job a", model="b", **asked)
+        assert made.headers["x-batchflux-dropped"] == "style, negative_prompt"
+        again = await front.picture("job a", model="b", headers=AGAIN, **asked)
+        assert again.headers["x-batchflux-dropped"] == "style, negative_prompt"
+        body = {"prompt": "job b", "model": "b", "stream": True, **asked}
+        async with front.http.post(f"{front.url}/images/generations", json=body) as streamed:
+            assert streamed.headers["x-batchflux-dropped"] == "style, negative_prompt"
+        plain = await front.picture("job c", model="b")
+        assert "x-batchflux-dropped" not in plain.headers

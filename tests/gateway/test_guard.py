@@ -567,6 +567,12 @@ class TestConnections:
         assert (await door.raw(f"{line.format('sk-canary')}\nHost: x\n\n")).startswith(b"HTTP/1.0 400 ")
         assert caplog.text == ""
 
+    async def test_a_body_that_is_garbled_is_not_logged(self, door: Door, caplog: pytest.LogCaptureFixture) -> None:
+        head = f"POST {ASK} HTTP/1.1\nHost: {door.host}\nContent-Type: application/json\nContent-Encoding: gzip\n"
+        answer = await door.raw(f"{head}Content-Length: 4\nConnection: close\n\n", body=b"zzzz")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert caplog.text == ""
+
 
 class TestAnswers:
     @pytest.mark.parametrize("path", PLACES)

@@ -1,8 +1,9 @@
-"""The trial of a model, of which few pictures are bought first: where it fails, no other model has to wait."""
+"""What keeps a call back: the trial of its model, which no other waits for; a provider that is away."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 from batchflux.runner import stream
@@ -39,3 +40,24 @@ async def test_a_model_that_fails_its_trial_stops_no_other_and_is_tried_anew(
         assert (await front.picture("job e", model="max")).status == 200
         assert (await front.picture("job f", model="pro")).status == 200
     assert bank.posts.total() == 4 + 4
+
+
+AWAY = """\
+version: 1
+name: g
+provider: {name: tuzi, base_url: "http://127.0.0.1:9", keys: [TEST_KEY], model: pro, price: 0.1, currency: CNY}
+limits: {concurrency: 6, timeout: 20s}
+"""
+
+
+async def test_who_waits_for_a_provider_is_told_so_and_nothing_of_it(gateways: Gateways) -> None:
+    async with gateways.opened(manifest=AWAY) as front:
+        first = asyncio.create_task(front.picture("the secret of another client"))
+        while not front.run.waiting():  # noqa: ASYNC110  the engine's own state
+            await asyncio.sleep(0.01)
+        body = {"messages": [{"role": "user", "content": "a mug"}], "stream": True}
+        async with front.http.post(f"{front.url}/chat/completions", json=body) as answer:
+            line = await answer.content.readline()
+        told = json.loads(line.removeprefix(b"data: "))["choices"][0]["delta"]["content"]
+        assert told == "> waiting for the provider\n\n"
+        first.cancel()

@@ -15,6 +15,8 @@ from batchflux.cli.manifest import serving_options
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
 from batchflux.gateway.running import gateway as served
+from batchflux.observers import Watcher
+from batchflux.runner import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
 
 _tell = partial(click.echo, err=True)
+
+
+class _Teller(Watcher):
+    """Says why pictures are not made, or late: clients are told less."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Tell what who runs this has to see to."""
+        if name in {"not_made", "away", "back"}:
+            _tell(fields["message"])
 
 
 @click.command("gateway")
@@ -43,11 +54,12 @@ def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given:
 
     Each call is one job of an endless run in the manifest's output folder: its limits, budget and fallbacks hold, and
     status, report and review show it. The jobs that MANIFEST lists, if any, are not run. The base URL is printed to
-    stdout. SIGHUP reads the client keys again.
+    stdout. SIGHUP reads the client keys again; without any it stops the gateway, as Ctrl-C does.
     """
     manifest = load(served=True)
     keys = None if client_keys is None else ClientKeys(client_keys)
-    options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), **given)
+    told = RunOptions(watcher=_Teller())
+    options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), run=told, **given)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(manifest, options))
 
@@ -65,6 +77,8 @@ async def _serve(manifest: Manifest, options: GatewayOptions) -> None:
         loop.add_signal_handler(number, stop)
     if (keys := options.keys) is not None:
         loop.add_signal_handler(signal.SIGHUP, lambda: _tell(keys.reload()))
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        loop.add_signal_handler(signal.SIGHUP, stop)
     try:
         async with served(manifest, options) as running:
             click.echo(f"{running.bound.url}/v1")

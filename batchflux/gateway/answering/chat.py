@@ -28,13 +28,15 @@ TELL = 4  # signs of life from one line to the next that says the same
 class ChatAnswer:
     """How a call of the chat API is answered: `link` says where a picture is, `created` is in epoch seconds.
 
-    `model` is what the client called it. `inline`: pictures as data URLs, else as links.
+    `model` is what the client called it. `inline`: pictures as data URLs, else as links. `missing` gives, once there
+    are pictures, the codes of those that could not be made.
     """
 
     model: str
     created: int
     link: Callable[[Shot], str]
     inline: bool = False
+    missing: Callable[[], Sequence[str]] = tuple
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
 
     def document(self, shots: Sequence[Shot]) -> list[Piece]:
@@ -83,7 +85,9 @@ class ChatAnswer:
         parts: list[str | Shot] = []
         for shot in shots:
             parts += ["\n\n![image](" if parts else "![image](", *self._address(shot), ")"]
-        return Spliced(tuple(parts))
+        missing = self.missing()
+        said = [_quoted(f"{len(missing)} more could not be made: {', '.join(missing)}")] if missing else []
+        return Spliced((*said, *parts))
 
     def _address(self, shot: Shot) -> tuple[str | Shot, ...]:
         return data_url(shot) if self.inline else (self.link(shot),)

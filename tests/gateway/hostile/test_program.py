@@ -115,6 +115,35 @@ async def test_keys_are_read_again_when_it_is_told(program: Program, bank: Bank,
             assert not file.is_file() or secret.encode() not in file.read_bytes(), file
 
 
+async def test_a_terminal_that_closes_ends_it_when_what_was_sent_is_in(program: Program, bank: Bank) -> None:
+    bank.delay = (0.5, 0.5)
+    process = program.start("gateway", "m.yaml", "--port", "0")
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
+    async with ClientSession(timeout=ClientTimeout(60)) as session:
+        call = asyncio.create_task(bought(Caller(url, session, "any"), "job 1"))
+        until = time.monotonic() + 30
+        while not bank.posts.total() and time.monotonic() < until:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.01)
+        os.kill(process.pid, signal.SIGHUP)
+        assert await call == "200"
+    ended = await asyncio.to_thread(program.finish, process)
+    assert ended.code == 0, ended.said
+    assert [row["status"] for row in program.ledger().values()] == ["done"]
+
+
+async def test_who_runs_it_is_told_why_no_pictures_are_made(program: Program) -> None:
+    process = program.start("gateway", "m.yaml", "--port", "0", TEST_KEY="of-somebody-else")
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
+    async with ClientSession(timeout=ClientTimeout(60)) as session:
+        assert [await bought(Caller(url, session, "any"), f"job {n}") for n in "ab"] == ["provider_key_refused"] * 2
+    told = (await asyncio.to_thread(program.kill, process, signal.SIGTERM)).err
+    assert told.count("TEST_KEY") == 1, told  # once, not for each call
+    assert "of-somebody-else" not in told
+    assert '"event": "not_made", "reason": "auth"' in (program.out / "run.log").read_text()
+
+
 async def said(process: subprocess.Popen[str], words: str) -> str:
     """Return what it says on stderr until it says this."""
     assert process.stderr is not None

@@ -33,6 +33,7 @@ provider: {{name: tuzi, base_url: {url}, keys: [TEST_KEY], model: m, price: {pri
 limits: {{concurrency: 256, timeout: 60s}}
 output: {{dir: {out}}}
 """
+CACHE = 16  # MiB that SQLite keeps of the ledger, once that is larger
 
 
 @pytest.fixture
@@ -156,4 +157,4 @@ async def test_a_crowd_of_twenty_minutes_pays_once_and_takes_no_more_memory(prog
     gateway = await load(program, bank, seconds=1200, kills=[90, 180])
     early, late = gateway.held_at(300), gateway.held_at(1200)
     print(f"resident: {early:.0f} MiB after 5 minutes, {late:.0f} MiB after 20")  # noqa: T201  what it is run by hand for
-    assert late < 1.2 * early
+    assert late < 1.1 * early + CACHE
