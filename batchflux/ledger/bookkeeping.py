@@ -17,6 +17,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from batchflux.ledger.books.calls import unsent
 from batchflux.ledger.connection import reading
 from batchflux.ledger.means import NO_MEANS, Means, means_of
 from batchflux.ledger.means import NOTE as READER_NOTE
@@ -102,7 +103,7 @@ class Books:
         settle_moves(self._folder, connection)
         self.means = means_of(self._manifest, connection)
         total = connection.execute("SELECT COUNT(*) FROM jobs WHERE listed").fetchone()[0]
-        self._note(connection, total, {})
+        self._note(connection, total + unsent(connection), {})
 
     def bring_in_line(self, survey: Survey) -> None:
         """Make files and results.csv say what the ledger and the manifest say."""
@@ -184,7 +185,7 @@ class Books:
         self.means = means_of(manifest, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through, photos=self.photos)
         self._kept, survey.jobs = survey.jobs, None
-        self._note(connection, survey.total, survey.dropped)
+        self._note(connection, survey.total + survey.called, survey.dropped)
         if survey.edited or survey.moves:
             set_meta(connection, "clean", "0")  # with the edit: a kill from here on leaves results.csv behind it
         self._results.verdicts = verdicts(connection)

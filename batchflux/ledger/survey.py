@@ -86,7 +86,8 @@ class Survey:
     review; `redos` are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs
     that the manifest does not list as they were, so nothing makes them. `set_aside` counts the pictures that were
     paid for and make way for another job's, `remade` the requests of those jobs, as `asked`. `dropped` counts the
-    jobs of which a field was dropped, by its name. `reference_faults` has what cannot be read, with the first job
+    jobs of which a field was dropped, by its name, `called` those that no manifest lists, but clients of a gateway
+    called for. `reference_faults` has what cannot be read, with the first job
     that needs it and how many do, of which `references` is the count; `photos` are counted as photos.Seen does.
     `redone` has a byte for each row of the ledger, by number: whether it is worked on. `missed` says that no job's
     id is like the selection's `only`. `renamed` has how many file names were changed to such that Windows has, and
@@ -104,6 +105,7 @@ class Survey:
     pending: int = 0
     merged: int = 0
     unlisted: int = 0
+    called: int = 0
     todo: int = 0
     redo: int = 0
     waiting: int = 0
@@ -309,6 +311,8 @@ class Surveyor:
                 self.result.unlisted += 1
             if listed:
                 gone.append((number,))
+        called = self._connection.execute(f"SELECT number FROM jobs WHERE listed AND NOT {uncalled(self._connection)}")  # noqa: S608  constants
+        self.result.called = sum(not self._seen[number] for (number,) in called)
         self.result.edited |= bool(gone)
         if self._apply:
             self._connection.executemany("UPDATE jobs SET listed = 0 WHERE number = ?", gone)

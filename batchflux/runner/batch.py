@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
 
+_STANDING = ("total", "done", "failed", "unknown", "pending")  # counts of the folder, with what clients called for
+
 
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     """Run a manifest, or continue it; return how it ended.
@@ -187,6 +189,6 @@ class _Run:
             exit_code=code,
             reason=reason,
             message=message,
-            jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
+            jobs=survey.as_counts() | {name: getattr(state, name) for name in _STANDING},
             this_run=this_run,
         )

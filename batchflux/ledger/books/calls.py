@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS takes (
 """
 FIRST_POSITION = 1 << 40  # of jobs of calls: behind those that any manifest lists
 MOST_JOBS = 1 << 10  # of one call
+_ADD_TO_TOTAL = "UPDATE meta SET value = value + ? WHERE name = 'total'"
 _CALL = "SELECT * FROM calls"
 _IS_CALLED = "EXISTS (SELECT 1 FROM call_jobs WHERE job = ?1)"
 _ANY_REDOS = "SELECT 1 FROM sqlite_master WHERE name = 'redos'"
@@ -82,7 +83,7 @@ class Call(NamedTuple):
 def uncalled(connection: sqlite3.Connection) -> str:
     """Return a condition on jobs: no client called for it. A ledger of before has no calls."""
     there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_jobs'").fetchone()
-    return "key NOT IN (SELECT job FROM call_jobs)" if there else "1"
+    return "(key NOT IN (SELECT job FROM call_jobs))" if there else "1"
 
 
 def begin_call(
@@ -103,7 +104,7 @@ def begin_call(
     connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call[:-1])
     rows = ((bytes.fromhex(job.key), number, place) for place, job in enumerate(jobs))
     connection.executemany("INSERT INTO call_jobs VALUES (?, ?, ?)", rows)
-    connection.execute("UPDATE meta SET value = value + ? WHERE name = 'total'", (count,))
+    connection.execute(_ADD_TO_TOTAL, (count,))
     return call, jobs
 
 
@@ -162,7 +163,16 @@ def call_of_job(connection: sqlite3.Connection, key: str) -> Call | None:
 
 def note_redo(connection: sqlite3.Connection, job: Job, call: int, ordinal: int) -> None:
     """Record that a redo of a job of a call is that call's, too: its place is below 0."""
-    connection.execute("INSERT OR IGNORE INTO call_jobs VALUES (?, ?, ?)", (bytes.fromhex(job.key), call, -ordinal))
+    noted = connection.execute(
+        "INSERT OR IGNORE INTO call_jobs VALUES (?, ?, ?)", (bytes.fromhex(job.key), call, -ordinal)
+    )
+    connection.execute(_ADD_TO_TOTAL, (noted.rowcount,))
+
+
+def unsent(connection: sqlite3.Connection) -> int:
+    """Return how many jobs of calls are on record of which nothing was sent yet."""
+    query = "SELECT COUNT(*) FROM call_jobs WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE key = call_jobs.job)"
+    return int(connection.execute(query).fetchone()[0])
 
 
 def join_calls(connection: sqlite3.Connection) -> None:

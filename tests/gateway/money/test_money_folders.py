@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,8 @@ async def test_runs_of_a_manifest_over_the_folder_leave_what_a_client_has_failed
     loaded = load_manifest(gateways.folder / "m.yaml", out=str(gateways.folder / "out"), environ=environ)
     summary = await run(loaded, RunOptions(environ=environ))
     assert summary.this_run["done"] == 1
+    counts = {"total": 3, "done": 1, "failed": 1, "unknown": 1, "pending": 0}
+    assert {name: summary.jobs[name] for name in counts} == counts
     async with gateways.opened() as front:
         assert (await front.picture("job a #lost", headers=AGAIN)).code == "unknown_outcome"
     assert gateways.bank.posts == {"a": 1, "b": 1, "own": 1}
@@ -111,3 +114,20 @@ async def test_a_redo_is_made_also_where_the_manifest_has_changed(
         await until(lambda: gateways.bank.fetched["a"] == 2)
         await until(lambda: len(gateways.rows()) == 2)
     assert gateways.bank.billed == {"a": 2}
+    counts = json.loads((gateways.folder / "out" / "summary.json").read_text())["jobs"]
+    assert (counts["total"], counts["done"], counts["pending"]) == (2, 2, 0)
+
+
+async def test_what_was_on_record_and_never_left_counts_as_pending_over_a_restart(gateways: Gateways) -> None:
+    mark = {"Idempotency-Key": "k"}
+    async with gateways.opened(limits=f", budget: {PRICE:.2f}") as front:
+        assert (await front.picture("job a")).status == 200
+        gateways.bank.delay = (0.2, 0.2)
+    async with gateways.opened(limits=f", budget: {PRICE * 2:.2f}") as front:
+        ends = await asyncio.gather(front.picture("job b", headers=mark), front.picture("job c"))
+        assert sorted(end.status for end in ends) == [200, 429]
+    async with gateways.opened() as front:
+        assert (await front.picture("job b", headers=mark)).status == 200
+    counts = json.loads((gateways.folder / "out" / "summary.json").read_text())["jobs"]
+    assert counts["pending"] >= 0
+    assert counts["total"] == counts["done"] + counts["pending"]
