@@ -23,6 +23,7 @@ MOST_CONNECTIONS = 1024
 HEAD_SECONDS = 75.0  # to a first request's end, or of rest between two: longer than a proxy before us keeps one open
 STUCK_SECONDS = 120.0  # for which a client may take nothing of its answer
 _PATIENCE = 5.0  # seconds that answers under way have when it stops
+_AT_ONCE = 0.01  # seconds; 0 would be for ever
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # macOS has none
 _REMEDIES = ("try --host 127.0.0.1", "name another --port, or --port 0")
 
@@ -45,9 +46,11 @@ class Served(NamedTuple):
     runner: web.AppRunner
     listening: asyncio.Server
 
-    async def stop(self) -> None:
-        """Take no more connections, and end what is under way after a moment."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Take no more connections, and end what is under way, after a moment unless `at_once`."""
         self.listening.close()
+        if at_once and self.runner.server is not None:
+            await self.runner.server.shutdown(_AT_ONCE)
         await self.runner.cleanup()
 
 

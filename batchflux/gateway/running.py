@@ -98,7 +98,11 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
                 yield Gateway(bound=bound, run=run, redoing=redoing)
             finally:
                 redoing.cancel()
-                await run.drained()
+                try:
+                    await run.drained()
+                except asyncio.CancelledError:  # a second signal
+                    await served.stop(at_once=True)
+                    raise
                 await served.stop()
             if not (await asyncio.wait([redoing]))[0].pop().cancelled():
                 await redoing  # raises what ended it

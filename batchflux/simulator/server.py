@@ -219,6 +219,8 @@ async def _documented_errors(request: web.Request, handler: Handler) -> web.Stre
         return await handler(request)
     except Refusal as refusal:
         return whole(refusal.reply, {})
+    except ConnectionResetError:  # nobody is there any more: that is no fault of ours, to be logged
+        return web.Response()
     except web.HTTPException as error:
         says = f"{request.method} {request.path}: {error.reason}"
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

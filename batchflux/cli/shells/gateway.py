@@ -12,6 +12,7 @@ import click
 import uvloop
 
 from batchflux.cli.manifest import serving_options
+from batchflux.engine.shutdown import SIGNAL_EXIT
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
 from batchflux.gateway.running import gateway as served
@@ -50,7 +51,7 @@ class _Teller(Watcher):
     "--public-url", metavar="URL", help="What links to pictures begin with, where clients come by another way."
 )
 @click.option("--allow-origin", metavar="URL", multiple=True, help="A site whose pages may call from a browser.")
-def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given: Any) -> None:
+def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given: Any) -> int:
     """Serve OpenAI's images and chat API over the providers of MANIFEST, until Ctrl-C.
 
     Each call is one job of an endless run in the manifest's output folder: its limits, budget and fallbacks hold, and
@@ -62,24 +63,28 @@ def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given:
     told = RunOptions(watcher=_Teller())
     options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), run=told, **given)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(manifest, options))
+        return runner.run(_serve(manifest, options))
 
 
-async def _serve(manifest: Manifest, options: GatewayOptions) -> None:
+async def _serve(manifest: Manifest, options: GatewayOptions) -> int:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     serving = asyncio.current_task()
 
-    def stop() -> None:
+    last = signal.SIGTERM
+
+    def stop(number: signal.Signals) -> None:
+        nonlocal last
         if stopped.is_set() and serving is not None:
             serving.cancel()
+        last = number
         stopped.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
     if (keys := options.keys) is not None:
         loop.add_signal_handler(signal.SIGHUP, lambda: _tell(keys.reload()))
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
-        loop.add_signal_handler(signal.SIGHUP, stop)
+        loop.add_signal_handler(signal.SIGHUP, stop, signal.SIGHUP)
     try:
         async with served(manifest, options) as running:
             click.echo(f"{running.bound.url}/v1")
@@ -92,3 +97,5 @@ async def _serve(manifest: Manifest, options: GatewayOptions) -> None:
             _tell("Stopping: what is under way is finished and kept; Ctrl-C again stops at once.")
     except asyncio.CancelledError:
         _tell("Stopped at once: what was under way may have been billed; it is on record.")
+        return SIGNAL_EXIT + last
+    return 0
