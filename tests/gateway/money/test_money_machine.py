@@ -146,6 +146,8 @@ class Machine:
         assert self._serving is not None
         self.cuts += cut
         if cut:
+            self._serving.cancel()  # it begins to drain
+            await asyncio.sleep(0.02)
             self._serving.cancel()
         self._stop.set()
         await asyncio.wait([self._serving])
