@@ -40,19 +40,32 @@ class Pictures:
 
     async def taken(self, name: str) -> Picture:
         """Return the picture of a name as a reference. RefusalError: there is none."""
-        made = await self._made(name)
+        return await self._reference(await self._made(name))
+
+    async def found(self, name: str) -> Picture | None:
+        """Return the picture of a name as a reference, None: it is none of ours. RefusalError: it is gone."""
+        made = await self._signed(name)
+        return None if made is None else await self._reference(made)
+
+    async def _reference(self, made: Made) -> Picture:
         path = await asyncio.to_thread(self._there.path, made.file_name)
         if path is not None:
             return Picture(path=str(path))
         return Picture(data=await asyncio.to_thread(self._read, made))
 
     async def _made(self, name: str) -> Made:
+        if (made := await self._signed(name)) is None:
+            raise RefusalError(404, "no_such_picture", "There is no picture at this address.")
+        return made
+
+    async def _signed(self, name: str) -> Made | None:
+        """Return what was made by a name that we signed."""
         prefix = self._names.prefix(name)
         if prefix is not None:
             for made in await self._run.database.submit(lambda connection: pictures_by_prefix(connection, prefix)):
                 if self._names.fits(name, made.key):
                     return made
-        raise RefusalError(404, "no_such_picture", "There is no picture at this address.")
+        return None
 
     def _read(self, made: Made) -> bytes:
         try:

@@ -112,7 +112,7 @@ class Server:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = bodies.parsed(body_of(request))
-        order, form = chats.chat(body, lambda url: self._own(request, url) is not None)
+        order, form = chats.chat(body, lambda url: (self._own(request, url) or links.named_by(url)) is not None)
         link = self._link(request)
         held, joins = await self._taken(request, order)
         answer = ChatAnswer(
@@ -141,8 +141,12 @@ class Server:
         return await self._desk.take(request[CLIENT], order, mark=mark, again=again)
 
     async def _looked_up(self, request: web.Request, picture: Picture) -> Picture:
-        name = None if picture.url is None else self._own(request, picture.url)
-        return picture if name is None else await self._pictures.taken(name)
+        if picture.url is None:
+            return picture
+        if (own := self._own(request, picture.url)) is not None:
+            return await self._pictures.taken(own)
+        name = links.named_by(picture.url)
+        return picture if name is None else await self._pictures.found(name) or picture
 
     def _own(self, request: web.Request, url: str) -> str | None:
         """Return the name of our picture that a link leads to; None: it leads elsewhere."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
 REST = 15.0  # seconds, at least, between two times that what ended is tried anew
+PATIENCE = 45.0  # seconds that an outage is waited out unless the manifest says: clients wait for jobs, shells for 60
 _OF_COURSE = frozenset({RENEWED, SIGNAL, "withdrawn"})  # reasons that nobody has to see to
 
 
@@ -289,7 +290,8 @@ async def endless(
     a request that was never answered is not sent again: its job is unknown. The watcher of `options` is told what
     happens, and that jobs are not made (`not_made`). Raises what `run` does before it begins.
     """
-    lasting = replace(manifest, limits=manifest.limits.model_copy(update={"deadline": None}))
+    patience = PATIENCE if manifest.limits.patience is None else manifest.limits.patience
+    lasting = replace(manifest, limits=manifest.limits.model_copy(update={"deadline": None, "patience": patience}))
     async with session_of(lasting, options) as session, session.opened():
         run = Endless(session, admits, purse_of)
         session.watcher = run

@@ -11,7 +11,7 @@ import pytest
 from batchflux.gateway import desk
 from batchflux.gateway.clients import digest_of
 from batchflux.planner import load_manifest
-from batchflux.runner import RunOptions, run
+from batchflux.runner import RunOptions, run, stream
 from batchflux.testing.bank import KEY, PRICE, picture_of
 
 if TYPE_CHECKING:
@@ -255,6 +255,35 @@ async def test_pictures_that_are_in_a_bucket_alone_are_answered_and_shown(gatewa
         edit = {"prompt": "job b", "image": urls(answer)[0], "response_format": "url"}
         assert (await front.post("/images/edits", edit)).status == 200
     assert gateways.bank.billed == {"a": 1, "b": 1}
+
+
+async def test_a_provider_that_is_away_is_not_waited_for_as_a_night_waits(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        assert front.run.session.manifest.limits.patience == stream.PATIENCE
+    gateways.bank.url = "http://127.0.0.1:9"
+    async with gateways.opened(limits=", patience: 1s") as front:
+        refused = await front.picture("job a")
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "provider_failing", "30")
+
+
+async def test_an_answer_is_known_by_its_link_whatever_the_server_was_called_then(gateways: Gateways) -> None:
+    async with gateways.opened() as front:
+        first = urls(await front.picture("job a"))[0]
+        name = first.rpartition("/")[2]
+        forged = f"{name[:16]}-{'a' * 32}.png"
+        for number, (base, known) in enumerate(
+            [("http://gateway.internal:8790", True), ("https://a.example.com/pictures", True), ("http://b", False)]
+        ):
+            link = f"{base}/images/{name if known else forged}"
+            said = [{"role": "user", "content": "job a"}, {"role": "assistant", "content": f"![image]({link})"}]
+            asked = [*said, {"role": "user", "content": f"job b{number} make it blue"}]
+            answer = await front.post("/chat/completions", {"messages": asked})
+            if known:
+                assert answer.status == 200, answer.json
+                assert answer.headers["x-batchflux-reference"].startswith("the last picture of the conversation")
+            else:  # it leads elsewhere, to a picture that cannot be had
+                assert answer.status == 400, answer.json
+    assert [row["images"].count("images/") for row in gateways.rows()][:3] == [0, 1, 1]
 
 
 async def test_what_params_drop_leaves_out_is_told_with_what_the_reader_did(gateways: Gateways) -> None:

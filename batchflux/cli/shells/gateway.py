@@ -32,7 +32,8 @@ class _Teller(Watcher):
     def event(self, name: str, /, **fields: Any) -> None:
         """Tell what who runs this has to see to."""
         if name in {"not_made", "away", "back"}:
-            _tell(fields["message"])
+            maker = fields.get("provider")
+            _tell(fields["message"] if maker is None else f"{maker}: {fields['message']}")
 
 
 @click.command("gateway")

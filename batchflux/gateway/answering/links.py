@@ -11,6 +11,7 @@ from batchflux.gateway.orders import RefusalError
 _BYTES = 20  # of the signature: 160 bits, 32 letters of base32
 _PREFIX = 16  # hex digits of a key, by which the ledger finds it
 _NAME = re.compile(r"([0-9a-f]{16})-([a-z2-7]{32})\.[a-z0-9]{1,5}")
+_LINK = re.compile(r"https?://[^/?#\s]+/(?:[^?#\s]*/)?images/([0-9a-f]{16}-[a-z2-7]{32}\.[a-z0-9]{1,5})", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
@@ -54,3 +55,12 @@ def base_of(public_url: str | None, scheme: str, host: str) -> str:
 def link_of(base: str, name: str) -> str:
     """Return the link of a picture."""
     return f"{base}/images/{name}"
+
+
+def named_by(url: str) -> str | None:
+    """Return the name that a link has, if it is as ours are, whatever host it is of: who signed it is to be seen.
+
+    The same server goes by several: as its proxy has it, from a container, by a public URL of before.
+    """
+    link = _LINK.fullmatch(url)
+    return link[1] if link else None
