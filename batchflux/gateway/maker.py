@@ -80,6 +80,7 @@ class Maker:
         RefusalError: one is no picture, or cannot be kept.
         """
         asked: dict[str, Any] = {"prompt": order.prompt, "model": order.model, "fields": dict(order.fields)}
+        asked["count"] = order.count
         asked["images"] = []
         try:
             for image in order.images:

@@ -303,3 +303,13 @@ async def test_what_params_drop_leaves_out_is_told_with_what_the_reader_did(gate
             assert streamed.headers["x-batchflux-dropped"] == "style, negative_prompt"
         plain = await front.picture("job c", model="b")
         assert "x-batchflux-dropped" not in plain.headers
+
+
+async def test_a_mark_is_of_so_many_pictures(gateways: Gateways) -> None:
+    mark = {"Idempotency-Key": "k"}
+    async with gateways.opened() as front:
+        assert (await front.picture("job a", headers=mark)).status == 200
+        for n in (2, 3):
+            assert (await front.picture("job a", n=n, headers=mark)).code == "idempotency_key_reused"
+        assert (await front.picture("job a", headers=mark)).status == 200
+    assert gateways.bank.billed == {"a": 1}

@@ -115,8 +115,14 @@ async def test_keys_are_read_again_when_it_is_told(program: Program, bank: Bank,
             assert not file.is_file() or secret.encode() not in file.read_bytes(), file
 
 
+def heard() -> None:
+    """Let SIGHUP end the process to come, although whoever runs the tests did so by nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 async def test_a_terminal_that_closes_ends_it_when_what_was_sent_is_in(program: Program, bank: Bank) -> None:
     bank.delay = (0.5, 0.5)
+    program.preexec = heard
     process = program.start("gateway", "m.yaml", "--port", "0")
     assert process.stdout is not None
     url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
