@@ -15,7 +15,7 @@ from batchflux.gateway.clients import Accounts
 from batchflux.gateway.desk import Desk
 from batchflux.gateway.extras.routes import Extras
 from batchflux.gateway.guard import Guard, origins_of
-from batchflux.gateway.listen import MOST_CONNECTIONS, Bound, bind, serve
+from batchflux.gateway.listen import MOST_CONNECTIONS, Bound, Served, bind, serve
 from batchflux.gateway.maker import Maker
 from batchflux.gateway.orders import MOST_PICTURES
 from batchflux.gateway.pictures import Pictures
@@ -98,16 +98,21 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
                 yield Gateway(bound=bound, run=run, redoing=redoing)
             finally:
                 redoing.cancel()
-                try:
-                    await run.drained()
-                except asyncio.CancelledError:  # a second signal
-                    await served.stop(at_once=True)
-                    raise
-                await served.stop()
+                await _stopped(run, served)
             if not (await asyncio.wait([redoing]))[0].pop().cancelled():
                 await redoing  # raises what ended it
     finally:
         bound.socket.close()
+
+
+async def _stopped(run: Endless, served: Served) -> None:
+    """Finish what is under way, and end the server; at once where this is cancelled, by a second signal."""
+    try:
+        await run.drained()
+    except asyncio.CancelledError:
+        await served.stop(at_once=True)
+        raise
+    await served.stop()
 
 
 def _public(text: str | None) -> str | None:
