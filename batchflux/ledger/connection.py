@@ -185,8 +185,8 @@ class Database:
             if not self._answer(batch):
                 for each in batch:
                     self._answer([each])
-            if len(batch) > 1:
-                time.sleep(BREATH)
+            if len(batch) > 1 or not self._queue.empty():
+                time.sleep(BREATH)  # who comes alone waits for nobody
 
     def _answer(self, batch: list[Waiting]) -> bool:
         """Run a batch as one transaction and answer its callers; False when several were rolled back for one's sake."""

@@ -10,7 +10,15 @@ from batchflux.runner import stream
 if TYPE_CHECKING:
     import pytest
 
-    from tests.gateway.conftest import Gateways
+    from tests.gateway.conftest import Front, Gateways
+
+
+async def drained(front: Front) -> None:
+    """Wait until what ended is over: until then its reason stands."""
+    for _ in range(1000):
+        if front.run._engine is None:
+            return
+        await asyncio.sleep(0.01)
 
 
 async def test_a_refused_key_is_tried_anew(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,6 +26,7 @@ async def test_a_refused_key_is_tried_anew(gateways: Gateways, monkeypatch: pyte
     async with gateways.opened() as front:
         refused = await front.picture("job a #auth*1 #url")
         assert (refused.status, refused.code) == (503, "provider_key_refused")
+        await drained(front)
         assert (await front.picture("job a #auth*1 #url")).status == 200
     assert gateways.bank.billed == {"a": 1}
 

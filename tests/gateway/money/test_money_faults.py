@@ -131,6 +131,7 @@ async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, mo
             assert (answer.status, answer.code) == (503, "storage_full")
             answer = await asking
             assert (answer.status, answer.code) == (400, "unknown_outcome")
+        await until(lambda: front.run._engine is None)  # what the disk ended is over
         gateways.bank.prompts["a"] = "job a"
         answer = await front.picture("job b", headers=LEFT)
         assert answer.status == 200, answer.json
