@@ -6,17 +6,19 @@ how long a client may take nothing of its answer.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 from socket import IPPROTO_TCP
-from typing import Any, NamedTuple
-
-from aiohttp import web
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.errors import UsageError
 from batchflux.review.guard import host_of
-from batchflux.transport.serving import listen_at, logger_of, next_connection
+from batchflux.transport.serving import listen_at, logger_of, serve_at
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from aiohttp import web
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_CONNECTIONS = 1024
@@ -77,15 +79,5 @@ def bind(host: str, port: int, *, keyed: bool) -> Bound:
 
 async def serve(app: web.Application, listener: socket.socket) -> Served:
     """Serve an application at a socket that listens, which is closed when that fails."""
-    options: dict[str, Any] = {"access_log": None, "logger": logger_of("batchflux.gateway")}
-    options |= {"handler_cancellation": True, "keepalive_timeout": HEAD_SECONDS}
-    runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
-    try:
-        await runner.setup()
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: next_connection(runner.server, MOST_CONNECTIONS), sock=listener
-        )
-    except BaseException:
-        listener.close()
-        raise
-    return Served(runner, listening)
+    logger = logger_of("batchflux.gateway")
+    return Served(*await serve_at(app, listener, logger, most=MOST_CONNECTIONS, head=HEAD_SECONDS, patience=_PATIENCE))

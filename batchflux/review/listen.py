@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
-
-from aiohttp import web
 
 from batchflux.errors import UsageError
 from batchflux.review.guard import Guard, host_of
 from batchflux.review.server import Server
-from batchflux.transport.serving import listen_at, logger_of, next_connection
+from batchflux.transport.serving import listen_at, logger_of, serve_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from aiohttp import web
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
@@ -59,17 +59,9 @@ async def serve(
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
     guard = Guard(frozenset(names), port, wildcard=where.is_unspecified, token=token)
     app = Server(folder, guard, tell, rest).app()
-    options: dict[str, Any] = {"access_log": None, "logger": _LOGGER, "handler_cancellation": True}
-    options["keepalive_timeout"] = HEAD_SECONDS
-    runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
-    try:
-        await runner.setup()
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: next_connection(runner.server, MOST_CONNECTIONS), sock=listener
-        )
-    except BaseException:
-        listener.close()
-        raise
+    runner, listening = await serve_at(
+        app, listener, _LOGGER, most=MOST_CONNECTIONS, head=HEAD_SECONDS, patience=_PATIENCE
+    )
     at = host_of(LOOPBACK[0] if where.is_unspecified else address, port)
     url = f"http://{at}/?token={quote(guard.token, safe='')}"
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -59,3 +60,24 @@ class _Full(asyncio.Protocol):
 def next_connection(server: web.Server | None, most: int) -> asyncio.Protocol:
     """Return who takes the next connection of a server that takes so many at most."""
     return _Full() if server is None or len(server.connections) >= most else server()
+
+
+async def serve_at(
+    app: web.Application, listener: socket.socket, logger: logging.Logger, *, most: int, head: float, patience: float
+) -> tuple[web.AppRunner, asyncio.Server]:
+    """Serve an application at a socket that listens, which is closed when that fails.
+
+    It takes `most` connections; one has `head` seconds to its first request's end, and to rest between two. Answers
+    under way have `patience` seconds when the runner is cleaned up.
+    """
+    options: dict[str, Any] = {"access_log": None, "logger": logger, "handler_cancellation": True}
+    runner = web.AppRunner(app, shutdown_timeout=patience, keepalive_timeout=head, **options)
+    try:
+        await runner.setup()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: next_connection(runner.server, most), sock=listener
+        )
+    except BaseException:
+        listener.close()
+        raise
+    return runner, listening
