@@ -212,14 +212,14 @@ class Database:
     def _transact(self, operations: list[Operation]) -> list[Any]:
         self._committing = False
         self.check()
-        self._check_there()
+        self.check_there()
         try:
             with explaining(self.path):
                 results = self._transacted(operations)
                 reach("commit.made")
                 self._after_commit(self._connection)
         except StorageError:
-            self._check_there()  # removed meanwhile, it fails as a broken disk does
+            self.check_there()  # removed meanwhile, it fails as a broken disk does
             raise
         return results
 
@@ -238,7 +238,7 @@ class Database:
             raise
         return results
 
-    def _check_there(self) -> None:
+    def check_there(self) -> None:
         """Raise StorageError when the file that is open is not the one in its place any more."""
         if _identity(self.path) != self._identity:
             raise StorageError(
