@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
@@ -45,6 +46,13 @@ async def at_once(bank: Bank, desk: Desk, *calls: Coroutine[Any, Any, Any]) -> l
     await until(lambda: desk.waiting + sum(one.done() for one in asking) == len(asking))
     bank.held = None
     return await asyncio.gather(*asking)
+
+
+def numbers_in(text: str) -> dict[tuple[str, ...], float]:
+    """Return the gateway's own numbers as Prometheus reads them, by name and the values of their labels."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    own = [one for one in samples if one.name.startswith("batchflux_gateway_")]
+    return {(one.name.removeprefix("batchflux_gateway_"), *one.labels.values()): one.value for one in own}
 
 
 @dataclass

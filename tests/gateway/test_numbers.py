@@ -6,9 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.conftest import until
+from tests.gateway.conftest import numbers_in, until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Front, Gateways
@@ -19,10 +18,7 @@ CHAT = "/chat/completions"
 async def numbers(front: Front) -> dict[tuple[str, ...], float]:
     """Return the gateway's own numbers, by name and the values of their labels."""
     async with front.http.get(f"{front.url.removesuffix('/v1')}/metrics") as answer:
-        families = text_string_to_metric_families(await answer.text())
-    samples = [sample for family in families for sample in family.samples]
-    own = [one for one in samples if one.name.startswith("batchflux_gateway_")]
-    return {(one.name.removeprefix("batchflux_gateway_"), *one.labels.values()): one.value for one in own}
+        return numbers_in(await answer.text())
 
 
 async def test_answers_joins_and_money_are_counted(gateways: Gateways) -> None:

@@ -77,7 +77,7 @@ async def test_a_picture_that_waits_for_its_host_is_not_bought_again_as_the_prov
     async with gateways.opened(manifest=manifest(gateways)) as front:
         asking = asyncio.create_task(front.picture("job a #url #link503"))
         await until(lambda: bank.downloads["a"] >= outages.FEW)
-        await asyncio.sleep(0.5)  # nobody asks the host now
+        await until(lambda: front.run.waiting() and front.run._rested())  # nobody asks the host now
         assert (await front.picture("job b #auth")).status == 503
         bank.prompts["a"] = "job a"
         assert (await asking).status == 200
