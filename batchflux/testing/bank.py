@@ -238,10 +238,10 @@ class Bank:
         self.most_at_once = max(self.most_at_once, self.open)
         try:
             await asyncio.sleep(random.uniform(*self.delay))
-            while self.held is not None and self.held():  # noqa: ASYNC110  the test's thread decides
+            while (held := self.held) is not None and held():  # noqa: ASYNC110  the test's thread decides
                 await asyncio.sleep(0.01)
-            if self.hook is not None:
-                self.hook(name)
+            if (hook := self.hook) is not None:
+                hook(name)
             return await self._answer(request, seen, fault)
         finally:
             self.open -= 1
