@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60_000  # milliseconds; machines are slow at times, and nothing waits that long when all is well
 expect.set_options(timeout=PATIENCE)
-# What the page says in passing is gone some seconds later, and a slow machine looks later than that: it is written down.
+# What a page says in passing is gone some seconds later, when a slow machine has not looked yet: it is written down.
 HEARS = """
 window.heard = [];
 new MutationObserver(changes => {

@@ -186,7 +186,7 @@ def test_references_stand_beside_a_picture_that_failed_or_is_missing(
 def test_a_key_pressed_before_the_picture_is_drawn_is_for_it(
     reviewed: Reviewed, opened: Opener, opens: tuple[str, ...], drawn_by: str
 ) -> None:
-    """Its fields are unpacked some time after it was opened: a form lies above it nevertheless, and Escape closes it."""
+    """Its fields are unpacked some time after it was opened: a form lies above it then, too, and Escape closes it."""
     page = opened(reviewed.url)
     unpack = page.evaluate_handle(
         """() => {

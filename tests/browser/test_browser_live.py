@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import JUDGED, ROOT, batchflux, drawn, hears, reloaded, serving_apart
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,23 +186,22 @@ def test_judging_goes_on_where_a_verdict_takes_the_picture_out_of_the_filter(
 
 @pytest.mark.slow
 def test_a_page_that_lost_its_server_goes_on_where_it_was(judged: Path, opened: Opener) -> None:
-    with serving_apart(judged) as url:
-        page = opened(url)
-        expect(page.locator(".tile")).to_have_count(3)
-        page.evaluate("window.sameAsBefore = true")
-    hears(page, "has ended or cannot be reached")
-    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", cwd=judged)
-    port = urlsplit(url).port
-    assert port
-    with serving_apart(judged, port) as again:
-        other = page.context.new_page()  # whoever is let in anew in this browser lets its other pages in, too
-        other.goto(again)
-        expect(page.locator(".tile")).to_have_count(5)
-        hears(page, "The review server is back")
-        assert page.evaluate("window.sameAsBefore") is True
-        page.locator("#gallery").focus()
-        page.keyboard.press("a")
-        hears(page, "token is missing or of an earlier review")
-        page.context.close()
+    with kept_port() as port:
+        with serving_apart(judged, port) as url:
+            page = opened(url)
+            expect(page.locator(".tile")).to_have_count(3)
+            page.evaluate("window.sameAsBefore = true")
+        hears(page, "has ended or cannot be reached")
+        batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", cwd=judged)
+        with serving_apart(judged, port) as again:
+            other = page.context.new_page()  # whoever is let in anew in this browser lets its other pages in, too
+            other.goto(again)
+            expect(page.locator(".tile")).to_have_count(5)  # it tries again after up to 30 s
+            hears(page, "The review server is back")
+            assert page.evaluate("window.sameAsBefore") is True
+            page.locator("#gallery").focus()
+            page.keyboard.press("a")
+            hears(page, "token is missing or of an earlier review")
+            page.context.close()
     assert [line for line in opened.said if "ERR_CONNECTION_REFUSED" not in line and "403" not in line] == []
     opened.said.clear()
