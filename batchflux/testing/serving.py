@@ -41,7 +41,7 @@ def serving(app: web.Application, port: int = 0, **how: Any) -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join()
