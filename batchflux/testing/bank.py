@@ -158,9 +158,9 @@ class Seen:
 class Bank:
     """The APIs: a relay's and BFL's own, and those of `dialects`.
 
-    Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
-    pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
-    witness; `hook` is called with a job's name before it is answered, and no call is answered while `held` says so.
+    Between `delay` seconds pass before an answer; pictures of named jobs are `side` pixels wide; `query` ends their
+    links, and `links` has others for some; `out` is the folder it looks into as a witness; `hook` is called with a
+    job's name before it is answered; no call is answered while `held` says so, no download while `links_held` does.
     `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from now on, and a test may
     change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
     """
@@ -168,13 +168,13 @@ class Bank:
     dialects: tuple[Dialect, ...] = ()
     url: str = ""
     delay: tuple[float, float] = (0.0, 0.0)
-    link_delay: float = 0.0
     side: int = 48
     query: str = ""
     out: Path | None = None
     hook: Callable[[str], None] | None = None
     links: dict[str, str] = field(default_factory=dict)
     held: Callable[[], bool] | None = None
+    links_held: Callable[[], bool] | None = None
     seen: list[Seen] = field(default_factory=list)
     posts: Counter[str] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
@@ -238,8 +238,7 @@ class Bank:
         self.most_at_once = max(self.most_at_once, self.open)
         try:
             await asyncio.sleep(random.uniform(*self.delay))
-            while (held := self.held) is not None and held():  # noqa: ASYNC110  the test's thread decides
-                await asyncio.sleep(0.01)
+            await _until(lambda: (held := self.held) is None or not held())
             if (hook := self.hook) is not None:
                 hook(name)
             return await self._answer(request, seen, fault)
@@ -386,7 +385,7 @@ class Bank:
         text = self.prompts[name]
         fault = said(text, FILES, self.downloads[name])
         self.downloads[name] += 1
-        await asyncio.sleep(self.link_delay)
+        await _until(lambda: self.links_held is None or not self.links_held())
         if "#gone" in text and self.posts[name] == 1:
             fault = "link404"
         if fault is not None and fault.removeprefix("link").isdigit():
@@ -420,6 +419,11 @@ class Bank:
 
 def _path(request: web.Request) -> str:
     return getattr(request.match_info.route.resource, "canonical", "")
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  the test's thread decides
+        await asyncio.sleep(0.01)
 
 
 async def _stream(request: web.Request, text: str) -> web.StreamResponse:

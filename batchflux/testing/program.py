@@ -174,6 +174,11 @@ class Program:
         """Return run.log's entries."""
         return [json.loads(line) for line in (self.out / "run.log").read_text(encoding="utf-8").splitlines()]
 
+    def noted(self, event: str) -> int:
+        """Return how often run.log has an event so far, while a run may be writing it."""
+        path = self.out / "run.log"
+        return path.read_text(encoding="utf-8").count(f'"event": "{event}"') if path.exists() else 0
+
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Return the ledger's rows by id, read from a copy so that nothing of it is touched."""
         copy = self.folder / "ledger-copy"

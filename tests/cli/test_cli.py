@@ -135,11 +135,11 @@ def test_simulate_serves_any_client(tmp_path: Path) -> None:
         {"Content-Type": "application/json", "Authorization": "Bearer any"},
     )
     with pytest.raises(urllib.error.HTTPError) as raised:
-        urllib.request.urlopen(request, timeout=10)  # noqa: S310  our own server
+        urllib.request.urlopen(request, timeout=60)  # noqa: S310  our own server
     assert raised.value.code == 500
     raised.value.close()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     bad = call(tmp_path, "simulate", "--faults", "nowhere.yaml")
     assert bad.returncode == 2

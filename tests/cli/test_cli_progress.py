@@ -62,16 +62,19 @@ def test_a_terminal_without_a_size_shows_both_lines(tmp_path: Path) -> None:
     assert code == 130
 
 
+def waits_for_the_provider(folder: Path) -> bool:
+    status = json.loads(CliRunner().invoke(cli, ["status", str(folder), "--json"]).output)
+    said = "provider not reachable: connection refused; probing, next at " in status["message"]
+    return said and (status["running"], status["failed"], status["attempts"]) == (True, 0, 0)
+
+
 @pytest.mark.slow
 def test_an_outage_is_told_on_the_terminal_and_by_status(tmp_path: Path) -> None:
     text = PRICED % ", price: 0.14, currency: CNY"
     with Terminal(tmp_path, "run", write(tmp_path, text), "--yes") as terminal:
         words = "waiting: provider not reachable: connection refused, "
         terminal.until(lambda lines: lines and lines[-1].startswith(words))
-        told = CliRunner().invoke(cli, ["status", str(tmp_path / "out/q"), "--json"])
-        status = json.loads(told.output)
-        assert (status["running"], status["failed"], status["attempts"]) == (True, 0, 0)
-        assert "provider not reachable: connection refused; probing, next at " in status["message"]
+        terminal.until(lambda _: waits_for_the_provider(tmp_path / "out/q"))  # between two probes: one is an attempt
         terminal.type("\x03")
         code, lines = terminal.end()
     assert code == 130

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from statistics import median
@@ -16,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.testing.inside import inside
+from tests.program import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,19 +143,34 @@ def test_nothing_to_do_is_said(folder: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_shows_what_is_known(folder: Path) -> None:
     write(folder, 3000)
+    screen, errors = pty.openpty()
+    termios.tcsetwinsize(errors, (24, 80))
     process = subprocess.Popen(
         [sys.executable, "-m", "batchflux", "rehearse", "m.yaml", "--nights", "1000", "--json"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )
-    time.sleep(10)
-    process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
-    if process.returncode == 130 and "before the first night" in errors:
-        return  # a machine that is that slow
+    os.close(errors)
+    shown = bytearray()
+
+    def look() -> None:
+        with suppress(OSError):  # the program has gone
+            while True:
+                shown.extend(os.read(screen, 1024))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        Scene.wait(lambda: re.search(rb"rehearsing:.* ([4-9]|\d\d+)\.\d*k/", shown) is not None)  # a night has ended
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        looking.join()
+        os.close(screen)
     data = json.loads(said)
     assert process.returncode == 130
     assert data["whole"] is False

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from batchflux.testing.inside import inside
+
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / ".readme/README.zh.md"]
 PAGES = sorted((ROOT / "batchflux/docs").glob("*.md"))
@@ -57,7 +59,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def serve(command: str, folder: Path) -> None:
-    words = command.split()
+    """Start a server and end it; at a free port, for another test may have another at the usual one."""
+    words = [*command.split(), "--port", "0"]
     with subprocess.Popen(words, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = re.search(r"https?://\S+", server.stdout.readline())
@@ -67,7 +70,7 @@ def serve(command: str, folder: Path) -> None:
             with urllib.request.urlopen(where) as answer:  # noqa: S310  our own server
                 assert answer.status == 200
         server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0, command
+        assert server.wait(60) == 0, command
 
 
 @pytest.mark.slow
@@ -103,12 +106,7 @@ def test_manifests_that_are_shown_are_right(tmp_path: Path) -> None:
         for block in blocks(path.read_text(encoding="utf-8")):
             if block.language == "yaml" and "version: 1" in block.text and not block.title:
                 (tmp_path / "m.yaml").write_text(block.text, encoding="utf-8")
-                made = subprocess.run(
-                    [sys.executable, "-m", "batchflux", "plan", "m.yaml"],
-                    cwd=tmp_path,
-                    capture_output=True,
-                    check=False,
-                )
-                assert made.returncode == 0, f"{path.name}: {made.stderr.decode()}"
+                code, _, err = inside(tmp_path, os.environ, "plan", "m.yaml")
+                assert code == 0, f"{path.name}: {err}"
                 shown += 1
     assert shown

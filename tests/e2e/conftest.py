@@ -35,7 +35,7 @@ def manifest(program: Program, bank: Bank) -> Callable[..., str]:
             f"version: 1\nname: m\n"
             f"provider: {{name: tuzi, base_url: {bank.url}, keys: [TEST_KEY], price: 0.14, currency: CNY, "
             f"style: {style}{provider}}}\n"
-            f"limits: {{concurrency: 4, timeout: 5s{limits}}}\n{more}\njobs:\n{jobs}",
+            f"limits: {{concurrency: 4, timeout: 60s{limits}}}\n{more}\njobs:\n{jobs}",
         )
         return "m.yaml"
 
@@ -78,6 +78,6 @@ def on_terminal(program: Program) -> Callable[..., tuple[int, str]]:
                 break
             text += piece
         os.close(leader)
-        return process.wait(60), text.decode()
+        return process.wait(100), text.decode()
 
     return go

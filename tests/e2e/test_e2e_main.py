@@ -8,6 +8,7 @@ import io
 import json
 import re
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -327,12 +328,11 @@ def test_a_missing_reference_fails_its_job_before_anything_is_sent(
 
 @pytest.mark.slow
 def test_slow_downloads_do_not_hold_api_slots(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
-    bank.link_delay = 1.5
+    bank.links_held = lambda: len(bank.seen) < 20  # no picture comes before all have been ordered
     name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 20]}}}\n", limits=", canary: 0")
-    assert program("run", name, "--set", "limits.concurrency=2").code == 0
+    ended = program("run", name, "--set", "limits.concurrency=2")
+    assert (ended.code, len(bank.seen)) == (0, 20), ended.said
     assert bank.most_at_once <= 2
-    first_link_done = bank.seen[0].at + 1.5
-    assert sum(seen.at < first_link_done for seen in bank.seen) > 10
 
 
 def test_faults_spend_nothing_and_leave_nothing(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
@@ -446,7 +446,7 @@ def test_a_link_that_expired_is_renewed_only_when_asked(
 def test_unknown_jobs_have_rows_also_when_the_run_stops(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    name = manifest("  - {prompt: 'x {{ n }} #hang', matrix: {n: {range: [1, 3]}}}\n", limits=", deadline: 1s")
+    name = manifest("  - {prompt: 'x {{ n }} #hang', matrix: {n: {range: [1, 3]}}}\n", limits=", deadline: 1.9s")
     ended = program("run", name, "--set", "limits.timeout=2s")
     assert ended.code == 3
     assert "deadline" in ended.out
@@ -485,22 +485,19 @@ def test_what_a_stop_leaves_unknown_counts_as_this_run_s(
 
 
 @pytest.mark.slow
-def test_no_window_of_a_second_sees_more_than_the_rate(
-    program: Program, bank: Bank, manifest: Callable[..., str]
-) -> None:
+def test_no_more_come_than_the_rate_allows(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    """The stand-in may note late what it receives, on a busy machine, but never before it has left."""
     bank.delay = (0.3, 0.3)
     name = manifest("  - {prompt: 'cat {{ n }}', matrix: {n: {range: [1, 45]}}}\n", limits=", rate: 10/s")
+    began = time.monotonic()
     assert program("run", name, "--set", "limits.concurrency=30").code == 0
-    times = sorted(seen.at for seen in bank.seen)
-    # The stand-in notes some milliseconds late what it receives, for it shares the machine with everything else here.
-    assert all(later - earlier > 0.9 for earlier, later in zip(times, times[10:], strict=False))
+    assert all(seen.at - began >= number // 10 - 0.001 for number, seen in enumerate(bank.seen))
 
 
 @pytest.mark.slow
 def test_the_rate_holds_from_one_run_to_the_next(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {prompt: 'cat {{ n }}', matrix: {n: {range: [1, 3]}}}\n", limits=", rate: 30/min")
+    began = time.monotonic()
     for _ in range(3):
         assert program("run", name, "--limit", "1").code == 0
-    first, second, third = (seen.at for seen in bank.seen)
-    assert second - first > 1.9
-    assert third - second > 1.9
+    assert all(seen.at - began >= 2 * number - 0.001 for number, seen in enumerate(bank.seen))

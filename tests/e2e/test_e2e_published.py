@@ -56,7 +56,7 @@ def published(program: Program, manifest: Callable[..., str]) -> Callable[..., s
 
 
 def fetched(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  of a server of our own
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  of a server of our own
         return bytes(answer.read())
 
 

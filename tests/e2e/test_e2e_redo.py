@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -268,6 +269,7 @@ def test_a_killed_redo_is_not_made_anew_with_another_choice(
     process = program.start("run", name, "--redo")
     while len(bank.seen) < 2:
         assert process.poll() is None
+        time.sleep(0.01)
     program.kill(process)
     assert program("run", name, "--redo").code == 0
     row = by_id(program)["mug-redo1"]

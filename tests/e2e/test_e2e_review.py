@@ -160,12 +160,13 @@ def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     assert {key: header()[key] for key in ("message", "seconds", "images_per_minute")} == {
         key: summary[key] for key in ("message", "seconds", "images_per_minute")
     }
-    bank.delay = (0.2, 0.2)
     bank.seen.clear()
+    bank.held = lambda: len(bank.seen) > 12
     run = program.start("run", name)
-    wait_for(lambda: len(bank.seen) > 12)
+    wait_for(bank.held)
     assert (header()["state"], header()["message"]) == ("running", "")
     program.kill(run)
+    bank.held = None
     wait_for(lambda: header()["state"] == "stopped")
     seen = header()
     assert seen["message"] == "The last run was cut off; run it again to continue."
@@ -209,7 +210,7 @@ def test_judging_while_a_run_writes(
 def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    bank.delay = (0.3, 0.3)
+    bank.held = lambda: len(bank.seen) > 12  # it cannot end before it was looked at
     name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     process = program.start("run", name, "--watch")
     assert process.stderr is not None
@@ -222,6 +223,7 @@ def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
     first = next(iter(browser.rows()))
     browser.judge([first], "redo", note="while it runs")
     assert b"<html" in browser.get("/")
+    bank.held = None
     ended = program.finish(process)
     assert ended.code == 0
     assert browser.token not in ended.out
@@ -256,7 +258,7 @@ def test_watching_keeps_results_on_stdout_and_says_its_address_in_json_too(
 def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    bank.delay = (3.0, 3.0)
+    bank.held = lambda: True
     name = manifest("  - {id: mug, prompt: a mug}\n")
     first = program.start("run", name)
     wait_for(lambda: bank.seen)
@@ -269,10 +271,10 @@ def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
 def test_a_signal_drains_a_watched_run(
     program: Program, bank: Bank, manifest: Callable[..., str], number: signal.Signals
 ) -> None:
-    bank.delay = (0.5, 0.5)
+    bank.held = lambda: len(bank.seen) >= 4 and not program.noted("signal")
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     process = program.start("run", name, "--watch")
-    wait_for(lambda: len(bank.seen) >= 4)
+    wait_for(bank.held)
     process.send_signal(number)
     assert program.finish(process).code == 128 + number
 

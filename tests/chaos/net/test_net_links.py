@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import random
 import socket
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Any
@@ -60,17 +61,32 @@ NAMES = ("metadata.google", "localhost.:", "ip6-", "a.localhost", "%31", "%00", 
 
 
 class Knocks:
-    """A listener on one port of all addresses of this machine, which counts."""
+    """A listener on one port of all addresses of this machine, which counts.
+
+    The port is none that the system gives: clients of other tests, whose server had it before, knock at those.
+    """
 
     def __init__(self) -> None:
-        self.sockets = [socket.socket(family) for family in (socket.AF_INET, socket.AF_INET6)]
-        self.sockets[1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        self.sockets[0].bind(("", 0))
+        self.sockets = self._bound()
         self.port = self.sockets[0].getsockname()[1]
-        self.sockets[1].bind(("", self.port))
         for one in self.sockets:
             one.listen(128)
             one.setblocking(False)
+
+    @staticmethod
+    def _bound() -> list[socket.socket]:
+        while True:
+            made = [socket.socket(family) for family in (socket.AF_INET, socket.AF_INET6)]
+            made[1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            port = random.SystemRandom().randrange(10_000, 32_000)
+            try:
+                for one in made:
+                    one.bind(("", port))
+            except OSError:  # it is somebody's
+                for one in made:
+                    one.close()
+                continue
+            return made
 
     def count(self) -> int:
         """How many connections wait to be accepted: the system completes them without us."""
@@ -96,7 +112,9 @@ def knocks() -> Iterator[Knocks]:
 def test_the_listener_counts(knocks: Knocks) -> None:
     for address in ("127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"):
         socket.create_connection((address, knocks.port)).close()
-    assert knocks.count() == 4
+    counted = 0
+    while counted < 4:  # the system may be about to complete the last of them
+        counted += knocks.count()
 
 
 @pytest.mark.parametrize("style", ["standard", "chat"])
