@@ -38,7 +38,9 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-BREATH = 0.01  # seconds after a commit of several, in which the next gathers, and who judges beside gets a turn
+BREATH = 0.01  # seconds after a commit, in which the next gathers, and who judges beside gets a turn
+CROWD = 8  # operations of one commit from which on gathering spares more than it delays
+TURN = 0.1  # seconds of commits close upon each other after which there is a breath in any case
 # SQLITE_ERROR: the schema is not what the program's own statements speak of.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code
@@ -174,6 +176,7 @@ class Database:
 
     def _work(self) -> None:
         """Serve the queue until its end: all operations that wait are one transaction."""
+        breathed = time.monotonic()
         while (item := self._queue.get()) is not None:
             batch = [item]
             while len(batch) < BATCH and not self._queue.empty():
@@ -185,8 +188,11 @@ class Database:
             if not self._answer(batch):
                 for each in batch:
                     self._answer([each])
-            if len(batch) > 1 or not self._queue.empty():
-                time.sleep(BREATH)  # who comes alone waits for nobody
+            if len(batch) == 1 and self._queue.empty():
+                continue  # who comes alone waits for nobody
+            if len(batch) >= CROWD or time.monotonic() - breathed > TURN:
+                time.sleep(BREATH)
+                breathed = time.monotonic()
 
     def _answer(self, batch: list[Waiting]) -> bool:
         """Run a batch as one transaction and answer its callers; False when several were rolled back for one's sake."""
@@ -206,14 +212,14 @@ class Database:
     def _transact(self, operations: list[Operation]) -> list[Any]:
         self._committing = False
         self.check()
-        self._check_there()
+        self.check_there()
         try:
             with explaining(self.path):
                 results = self._transacted(operations)
                 reach("commit.made")
                 self._after_commit(self._connection)
         except StorageError:
-            self._check_there()  # removed meanwhile, it fails as a broken disk does
+            self.check_there()  # removed meanwhile, it fails as a broken disk does
             raise
         return results
 
@@ -232,7 +238,7 @@ class Database:
             raise
         return results
 
-    def _check_there(self) -> None:
+    def check_there(self) -> None:
         """Raise StorageError when the file that is open is not the one in its place any more."""
         if _identity(self.path) != self._identity:
             raise StorageError(

@@ -77,6 +77,7 @@ class _Run:
                     await self._performed(survey, plan, already)
                     return await self._closed(survey, self._finish(survey, already))
             except StorageError as error:
+                self.database.check_there()  # whoever misses the folder first has words for a file of it only
                 first = session.gate.reason
                 if first is error or not isinstance(first, StorageError):
                     raise
