@@ -88,9 +88,9 @@ def kept_port() -> Iterator[int]:
 class ScriptedServer:
     """Plays one script a connection; the last script serves all further ones.
 
-    A script is a list of steps: bytes are sent, `read` takes one whole request, `reset` cuts hard, `pause` waits a
-    little, `hang` keeps the connection open and silent until the client leaves, `stall` does so without reading; at
-    the end of its script a connection is closed.
+    A script is a list of steps: bytes are sent, `read` takes one whole request, `head` no more than its head, `reset`
+    cuts hard, `pause` waits a little, `hang` keeps the connection open and silent until the client leaves, `stall` does
+    so without reading; at the end of its script a connection is closed.
     """
 
     def __init__(self, scripts: list[list[bytes | str]]) -> None:
@@ -147,6 +147,8 @@ class ScriptedServer:
         elif step == "read":
             self.requests.append(await request_of(reader))
             self.asked.set()
+        elif step == "head":
+            await reader.readuntil(b"\r\n\r\n")
         elif step == "reset":
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
