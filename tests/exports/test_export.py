@@ -220,6 +220,7 @@ PLACES = [f"export.written:{number}" for number in (2, 4, 9)] + [f"export.placed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # seven times the program, each of which imports much
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_in_the_midst_and_again_it_has_the_same_bytes(kind: str, tmp_path: Path) -> None:
     out, dest = pairs(tmp_path, 12), tmp_path / "dest"
