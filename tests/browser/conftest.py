@@ -151,7 +151,8 @@ def reloaded(page: Page) -> None:
 
 def hears(page: Page, words: str) -> None:
     """Wait until the page has said this in passing, whatever it has said since."""
-    page.wait_for_function("words => window.heard.some(said => said.includes(words))", arg=words)
+    said = "words => window.heard.some(said => said.includes(words))"
+    page.wait_for_function(said, arg=words, polling=100)  # of a page behind another no frames may be drawn
 
 
 def drawn(images: Locator) -> None:

@@ -107,6 +107,7 @@ def one_night(scene: Night, folder: Path, jobs: int, budget: float) -> tuple[Hea
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a night of 6,500 jobs is half a minute of work on a quiet machine
 def test_two_outages_and_a_budget_are_told_once_each(night: Callable[[int], Night], tmp_path: Path) -> None:
     jobs = 6_500  # so many that the second outage falls into the night
     scene = night(jobs)
