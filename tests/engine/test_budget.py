@@ -179,10 +179,10 @@ async def test_a_higher_limit_wakes_those_who_wait_and_is_named_when_it_is_used_
     waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(2)]
     await asyncio.sleep(0)
     budget.retune(Ceiling(20, "0.50 CNY"), UNBOUND)
-    await asyncio.wait_for(waiting[0], 5)
+    await asyncio.wait_for(waiting[0], 60)
     assert (budget.reserved, waiting[1].done(), gate.closed) == (20, False, False)
     budget.retune(UNBOUND, UNBOUND)
-    await asyncio.wait_for(waiting[1], 5)
+    await asyncio.wait_for(waiting[1], 60)
     assert budget.reserved == 30
     budget.retune(Ceiling(20, "0.50 CNY"), UNBOUND)
     for _ in range(3):
@@ -229,7 +229,7 @@ async def test_no_one_waits_for_money_once_the_run_is_stopping() -> None:
     await reserve(budget)
     gate.close(StopRun("signal", "Stopped by SIGTERM."))
     with pytest.raises(Halted):
-        await asyncio.wait_for(budget.wait(10), 5)
+        await asyncio.wait_for(budget.wait(10), 60)
     assert gate.reason is not None
     assert gate.reason.reason == "signal"
 

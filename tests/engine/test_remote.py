@@ -105,7 +105,7 @@ async def test_a_paid_request_of_a_lost_worker_is_unknown_and_never_repeated(
         worker.loses = lost_in
     error = await scene.fails()
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not bank.posts:  # noqa: ASYNC110  it may be on its way
             await asyncio.sleep(0.01)
     assert bank.posts.total() == 1

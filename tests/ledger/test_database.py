@@ -82,10 +82,10 @@ async def held_up(database: Database) -> tuple[asyncio.Future[None], threading.E
 
     def slow(connection: sqlite3.Connection) -> None:
         entered.set()
-        go_on.wait(30)
+        go_on.wait(60)
 
     first = database.submit(slow)
-    await asyncio.to_thread(entered.wait, 30)
+    await asyncio.to_thread(entered.wait, 60)
     return first, go_on
 
 
@@ -200,11 +200,11 @@ def test_a_loop_that_is_gone_loses_no_write(tmp_path: Path) -> None:
     def slow(connection: sqlite3.Connection) -> None:
         make_table(connection)
         entered.set()
-        go_on.wait(30)
+        go_on.wait(60)
 
     async def hurried() -> None:
         database.submit(slow)
-        await asyncio.to_thread(entered.wait, 30)
+        await asyncio.to_thread(entered.wait, 60)
         database.submit(add(7))
 
     asyncio.run(hurried())
@@ -287,7 +287,7 @@ async def test_what_runs_at_once_waits_for_what_was_submitted(tmp_path: Path) ->
 
     slow = database.submit(slowly)
     await asyncio.sleep(0)  # handed to the thread
-    assert entered.wait(10)
+    assert entered.wait(60)
     late = database.submit(add(2))
     slow.cancel()
     rows = database.now(lambda connection: connection.execute("SELECT n FROM t ORDER BY n").fetchall())

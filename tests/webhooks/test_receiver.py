@@ -43,9 +43,8 @@ JOB = numbered_job(1, provider="r", style="replicate")
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow this machine is, no body comes too slowly, and none that is not read is cut off as it is sent."""
+    """However slow this machine is, no body comes too slowly."""
     monkeypatch.setattr(module, "BODY_SECONDS", 60.0)
-    monkeypatch.setattr(module, "_LINGER", 60.0)
 
 
 def hook(name: str, api: str, style: str = "") -> Hook:
