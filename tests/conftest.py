@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from batchflux.ledger.ledger import Ledger
@@ -36,7 +36,7 @@ __all__ = ["_loop", "_moto_port", "_nanio_place", "faulty", "moto", "nanio", "os
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the programs that tests start are compiled once, not by each anew
 
-settings.register_profile("house", deadline=None)
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
 collect_ignore = ["outside"]  # a package of its own, with tests of its own
