@@ -1,7 +1,8 @@
 """A server of heavy answers: takes bodies of any size, and gives one picture in one of the ways that relays do.
 
 The first part of a path says how: `/link` in JSON and in a stream, `/json` as `b64_json`, `/stream` as a data URL in
-one frame, `/frames` as a data URL in frames of 16 KB. Run as `python .bench/bytes_server.py`; standard library only.
+one frame, `/frames` as a data URL in frames of 16 KB. It answers at once, or after `--seconds`. Run as
+`python .bench/bytes_server.py`; standard library only.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ async def serve(arguments: argparse.Namespace) -> None:
                 while left:
                     left -= len(await reader.read(min(left, _PIECE)))
                 path = head.split(b" ", 2)[1].decode()
+                await asyncio.sleep(arguments.seconds)
                 writer.write(next(answer for start, answer in known.items() if path.startswith(start)))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -73,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="An API with heavy answers.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=0.0)
     asyncio.run(serve(parser.parse_args()))
 
 

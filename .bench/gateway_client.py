@@ -1,6 +1,7 @@
 """Asks for pictures as a client of OpenAI's API does, so many at once, and prints how long each call took, as JSON.
 
 Run as `python .bench/gateway_client.py`. With `--way link` a call is over when the picture behind its link is there.
+Clients begin one after the other, over `--over` seconds: those of a provider that takes its time come when they come.
 """
 
 from __future__ import annotations
@@ -39,16 +40,18 @@ async def main() -> None:
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--at-once", type=int, required=True)
     parser.add_argument("--first", type=int, required=True)
+    parser.add_argument("--over", type=float, required=True)
     arguments = parser.parse_args()
     numbers, times = itertools.count(), list[float]()
 
-    async def client(session: aiohttp.ClientSession) -> None:
+    async def client(session: aiohttp.ClientSession, place: int) -> None:
+        await asyncio.sleep(arguments.over * place / arguments.at_once)
         while (number := next(numbers)) < arguments.calls:
             times.append(await ask(session, arguments, number))
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers={"Authorization": "Bearer sk-bench"}) as session:
-        await asyncio.gather(*(client(session) for _ in range(arguments.at_once)))
+        await asyncio.gather(*(client(session, place) for place in range(arguments.at_once)))
     sys.stdout.write(json.dumps(times))
 
 

@@ -3,7 +3,7 @@
 The stand-in answers at once, so that what is measured is ours alone: `overhead` is how much later the picture is there
 (p50 through the gateway less p50 of the direct call, of the same round), `cpu` what the gateway's process takes, and
 `added` how much of it is more than a job of `batchflux run` takes with the same picture. One of 200 KB and a tiny one
-as base64, and the large one by links, which the client follows; one client, and 16.
+as base64, and the large one by links, which the client follows; one client, 16, and 200 of a provider that takes 2 s.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Case:
     way: str
     tiny: bool = False
     at_once: int = 1
+    seconds: float = 0.0  # that the provider takes
 
 
 CASES = (
@@ -50,6 +51,8 @@ CASES = (
     Case(name="200 KB, link", way="link"),
     Case(name="tiny, base64, 16 at once", way="json", tiny=True, at_once=16),
     Case(name="200 KB, base64, 16 at once", way="json", at_once=16),
+    Case(name="tiny, base64, 200 at once, of 2 s each", way="json", tiny=True, at_once=200, seconds=2.0),
+    Case(name="200 KB, base64, 200 at once, of 2 s each", way="json", at_once=200, seconds=2.0),
 )
 
 
@@ -63,7 +66,7 @@ def run(options: Options) -> dict[str, Any]:
         pictures.write_tiny(tiny)
         for case in CASES:
             say(f"  {case.name}")
-            with bytes_server(tiny if case.tiny else large) as url:
+            with bytes_server(tiny if case.tiny else large, case.seconds) as url:
                 with gateway(folder, f"{url}/{case.way}") as served:
                     served.measured(case, WARM)
                     row = middle([served.measured(case, calls) for _ in range(rounds)])
@@ -98,6 +101,7 @@ class Served:
 
     def _times(self, url: str, case: Case, calls: int) -> list[float]:
         asked = ["--url", url, "--way", case.way, "--calls", calls, "--at-once", case.at_once, "--first", self.asked]
+        asked += ["--over", case.seconds]
         self.asked += calls
         done = subprocess.run(
             script("gateway_client", *asked), env=environment(), capture_output=True, text=True, check=False
@@ -114,7 +118,7 @@ def _job(folder: Path, url: str, case: Case, jobs: int) -> float:
     taken = []
     for count in (1, jobs):
         rows = "".join(f"  - {{id: i{number}, prompt: A ceramic mug no. {number}}}\n" for number in range(count))
-        text = _manifest(folder, url).replace("concurrency: 64", f"concurrency: {case.at_once}")
+        text = _manifest(folder, url).replace("concurrency: 256", f"concurrency: {case.at_once}")
         manifest.write_text(f"{text}jobs:\n{rows}", encoding="utf-8")
         done = Child(ours("run", manifest, "--yes", "--no-progress"), folder / "run.log").wait()
         taken.append(done.cpu)
@@ -126,7 +130,7 @@ def _manifest(folder: Path, url: str) -> str:
     return (
         f"version: 1\nname: bench\n"
         f"provider: {{name: tuzi, base_url: {url!r}, keys: [{KEYS[0]}], model: bench, price: 0.01}}\n"
-        f"limits: {{concurrency: 64}}\noutput: {{dir: {str(folder / 'out')!r}}}\n"
+        f"limits: {{concurrency: 256}}\noutput: {{dir: {str(folder / 'out')!r}}}\n"
     )
 
 

@@ -182,8 +182,8 @@ def poll_server(picture: Path, seconds: float) -> Iterator[Control]:
 
 
 @contextmanager
-def bytes_server(picture: Path) -> Iterator[str]:
-    """Serve heavy answers with one picture, in a process of its own; give its base URL."""
+def bytes_server(picture: Path, seconds: float = 0.0) -> Iterator[str]:
+    """Serve heavy answers with one picture, each after so many seconds, in a process of its own; give its base URL."""
     port = free_port()
-    with _serving("bytes_server", port, "--picture", picture):
+    with _serving("bytes_server", port, "--picture", picture, "--seconds", seconds):
         yield f"http://{HOST}:{port}"

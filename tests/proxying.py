@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from yarl import URL
+
+from tests.serving import accepting, copied
 
 if TYPE_CHECKING:
     import ssl
@@ -95,52 +96,21 @@ class Proxy:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(first)
         far_writer.write(sent)
-        ways = [asyncio.create_task(_copy(reader, far_writer)), asyncio.create_task(_copy(far_reader, writer))]
-        _, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if ways[1] in left:  # the client has nothing more to say; the answer may be under way
-            await asyncio.wait(left, timeout=5)
-        for task in ways:
-            task.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        far_writer.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
+        ways = [asyncio.create_task(copied(reader, far_writer)), asyncio.create_task(copied(far_reader, writer))]
+        try:
+            _, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            if ways[1] in left:  # the client has nothing more to say; the answer may be under way
+                await asyncio.wait(left, timeout=5)
+        finally:
+            for task in ways:
+                task.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            far_writer.close()
 
 
 @contextmanager
 def proxying(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[Proxy]:
     """Serve a proxy in a thread of its own for as long as it is entered."""
-    proxy, loop, ready = Proxy(**how), asyncio.new_event_loop(), threading.Event()
-
-    async def start() -> asyncio.Server:
-        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=tls)
-        proxy.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        return server
-
-    async def stop(server: asyncio.Server) -> None:
-        server.close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    def serve() -> None:
-        server = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(stop(server))
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    proxy = Proxy(**how)
+    with accepting(proxy.serve, tls) as proxy.port:
         yield proxy
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)

@@ -1,4 +1,4 @@
-"""A server on loopback that answers byte for byte."""
+"""Servers on loopback that a test scripts, by connections or byte for byte; and ports for servers of ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import asyncio
 import re
 import socket
 import struct
-from contextlib import suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from batchflux.testing.serving import threaded
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
@@ -18,12 +27,70 @@ async def request_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return head, await reader.readexactly(int(length[1]) if length else 0)
 
 
+async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hand on all that comes."""
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+
+
+@contextmanager
+def accepting(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Have each connection served in a thread of its own for as long as this is entered; give the port.
+
+    What is still served at the end is cancelled, and its connection cut off.
+    """
+
+    @asynccontextmanager
+    async def server() -> AsyncIterator[int]:
+        served: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            served[task] = writer
+            try:
+                await serve(reader, writer)
+            finally:
+                del served[task]
+
+        listening = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
+        try:
+            yield listening.sockets[0].getsockname()[1]
+        finally:
+            listening.close()
+            left = dict(served)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            for writer in left.values():
+                writer.transport.abort()
+            await asyncio.gather(*(writer.wait_closed() for writer in left.values()), return_exceptions=True)
+
+    with threaded(server) as port:
+        yield port
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """Give a port for servers of ours, one after another, which nobody else gets for as long as this is entered.
+
+    A socket has it that does not listen: who connects is refused until a server listens beside it, which reuses the
+    address, as servers do.
+    """
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
+
+
 class ScriptedServer:
     """Plays one script a connection; the last script serves all further ones.
 
-    A script is a list of steps: bytes are sent, `read` takes one whole request, `reset` cuts hard, `pause` waits a
-    little, `hang` keeps the connection open and silent until the client leaves, `stall` does so without reading; at
-    the end of its script a connection is closed.
+    A script is a list of steps: bytes are sent, `read` takes one whole request, `head` no more than its head, `reset`
+    cuts hard, `pause` waits a little, `hang` keeps the connection open and silent until the client leaves, `stall` does
+    so without reading; at the end of its script a connection is closed.
     """
 
     def __init__(self, scripts: list[list[bytes | str]]) -> None:
@@ -80,6 +147,8 @@ class ScriptedServer:
         elif step == "read":
             self.requests.append(await request_of(reader))
             self.asked.set()
+        elif step == "head":
+            await reader.readuntil(b"\r\n\r\n")
         elif step == "reset":
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()

@@ -29,6 +29,7 @@ from aiohttp import web
 
 from batchflux.output.stores.base import StoreSettings
 from batchflux.output.stores.opening import Stores
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -128,25 +129,17 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        assert isinstance(port, int)
-        return port
-
-
 def _fresh() -> str:
     return f"bucket-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")
 def _moto_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = _free_port()
-    code = f"from moto.server import main\nmain(['-H', '127.0.0.1', '-p', '{port}'])"
-    process = _started(code, port, tmp_path_factory.mktemp("moto") / "log.txt")
-    yield port
-    _ended(process)
+    with kept_port() as port:
+        code = f"from moto.server import main\nmain(['-H', '127.0.0.1', '-p', '{port}'])"
+        process = _started(code, port, tmp_path_factory.mktemp("moto") / "log.txt")
+        yield port
+        _ended(process)
 
 
 def _bucket_at(port: int) -> str:
@@ -169,18 +162,19 @@ def moto(_moto_port: int) -> Served:
 
 @pytest.fixture(scope="session")
 def _nanio_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    port, place = _free_port(), tmp_path_factory.mktemp("nanio")
+    place = tmp_path_factory.mktemp("nanio")
     data = place / "data"
     data.mkdir()
-    code = (
-        "import os\n"
-        f"os.environ.update(NANIO_ACCESS_KEY={ACCESS_KEY!r}, NANIO_SECRET_KEY={SECRET_KEY!r})\n"
-        "from nanio.cli import main\n"
-        f"main(['serve', '--host', '127.0.0.1', '--port', '{port}', '--data-dir', {str(data)!r}])"
-    )
-    process = _started(code, port, place / "log.txt")
-    yield port, data
-    _ended(process)
+    with kept_port() as port:
+        code = (
+            "import os\n"
+            f"os.environ.update(NANIO_ACCESS_KEY={ACCESS_KEY!r}, NANIO_SECRET_KEY={SECRET_KEY!r})\n"
+            "from nanio.cli import main\n"
+            f"main(['serve', '--host', '127.0.0.1', '--port', '{port}', '--data-dir', {str(data)!r}])"
+        )
+        process = _started(code, port, place / "log.txt")
+        yield port, data
+        _ended(process)
 
 
 @pytest.fixture

@@ -24,10 +24,14 @@ _CONTROL = re.compile(r"\x1b\[(\d*)A|\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|\x07|[^\x1b\r\
 
 
 class Screen:
-    """The lines that a terminal shows; it knows what tqdm and click send. `wrapped` holds lines that did not fit."""
+    """The lines that a terminal shows; it knows what tqdm and click send.
+
+    `wrapped` holds lines that did not fit, `past` those that were written over.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = [""]
+        self.past: list[str] = []
         self.wrapped: list[str] = []
         self._row = self._column = 0
 
@@ -36,6 +40,7 @@ class Screen:
         for found in _CONTROL.finditer(text):
             piece = found[0]
             if piece == "\r":
+                self.past.append(self.lines[self._row])
                 self._column = 0
             elif piece == "\n":
                 self._down()

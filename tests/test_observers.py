@@ -78,7 +78,8 @@ async def test_a_short_wait_is_none_and_behind_a_closed_gate_only_what_is_out_is
 
 
 async def test_near_the_end_what_takes_long_is_named() -> None:
-    gate, times = Gate(), CallTimes(360.0)
+    gate, times, now = Gate(), CallTimes(360.0), 0.0
+    times._clock = lambda: now
     limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
     budget, tally = Budget(spent=0, gate=gate), Tally()
     progress = Progress(tally, limits, budget, gate, times=[times], todo=TELLING + 3)
@@ -86,7 +87,7 @@ async def test_near_the_end_what_takes_long_is_named() -> None:
         with times.watch(f"j{number}", "m"):
             tally.done += 1
     with times.watch("mug-red", "m"), times.watch("mug-" + "blue" * 50, "m"):
-        await asyncio.sleep(0.05)
+        now += 0.05
         assert progress.waiting() is None, "three are left, and two slots: one may still begin"
         tally.failed += 1
         assert progress.waiting() == "for mug-red, 0 s so far and 1 more (99 of 100 calls: 0 s)"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PLACE = ("bfl", "")
 KEY_NAME = "RAY_TEST_KEY"
 MARK = ".spool/mark"
+LONG = 60.0  # seconds that a call may take, which none does
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class NearWorkers:
 def settings_for(folder: Path, url: str, mark: str = MARK, **more: Any) -> WorkerSettings:
     """Return what workers for BFL's API at `url` work by; they see the folder as theirs when `mark` is MARK."""
     slots = DownloadSlots(8, 8)
-    options = TransportOptions(base_url=url, timeout=5, connections=4, max_bytes=1 << 20, spool_dir="", slots=slots)
+    options = TransportOptions(base_url=url, timeout=LONG, connections=4, max_bytes=1 << 20, spool_dir="", slots=slots)
     return WorkerSettings(
         **{
             "folder": str(folder),
@@ -136,7 +137,7 @@ async def local_for(stack: AsyncExitStack, folder: Path, url: str, key: str) -> 
     images = ImageStore(folder, "decode")
     stack.callback(images.close)
     transport = await stack.enter_async_context(
-        Transport(TransportOptions(base_url=url, timeout=5, connections=4, max_bytes=1 << 20, spool_dir=spool))
+        Transport(TransportOptions(base_url=url, timeout=LONG, connections=4, max_bytes=1 << 20, spool_dir=spool))
     )
     return LocalExecutor({PLACE: (transport, url)}, images, [key])
 
@@ -154,7 +155,7 @@ async def remote_for(
         **{
             "images": images,
             "folder": folder,
-            "times": {"bfl": CallTimes(5.0)},
+            "times": {"bfl": CallTimes(LONG)},
             "key_names": {key: KEY_NAME},
             "secrets": [key],
             "here": (),

@@ -14,14 +14,14 @@ answer. What a failure means for its job:
 
 So a job that breaks the provider fails by itself while others get their answers, and what several jobs meet, or what a
 run meets from its first request on, is an outage, also with a single job, unless the API itself said so (500). Several
-that break it and are left at a run's end are told from an outage by what came before: each had met 5xx already while
-others got their answers (a suspect). A place is down when its row lasts `DOWN_SECONDS`, with `FEW` failures or one that
-may have been billed; or at `limit` that may have been. Then it gets one request at a time, after 2, 4, 8, ... and then
-every 60 seconds (600, while they may be billed), and everything else waits for its answer. The others go on when one
-key of several is down, or one host. When the patience ends with all keys down, or with a host down while no pictures
-come from elsewhere, the gate closes and jobs stay pending. Of a host while they do, no more is expected: its jobs end
-as `download`, and the next run fetches their links first. Patience counts from the first failure that was seen, a last
-probe leaves as it ends, and nobody waits longer than PATIENCE for a host when nothing else is to be done.
+that break it and are left at a run's end are told from an outage by what came before: each had met 5xx, or no answer,
+already while others got theirs (a suspect). A place is down when its row lasts `DOWN_SECONDS`, with `FEW` failures or
+one that may have been billed; or at `limit` that may have been. Then it gets one request at a time, after 2, 4, 8, ...
+and then every 60 seconds (600, while they may be billed), and everything else waits for its answer. The others go on
+when one key of several is down, or one host. When the patience ends with all keys down, or with a host down while no
+pictures come from elsewhere, the gate closes and jobs stay pending. Of a host while they do, no more is expected: its
+jobs end as `download`, and the next run fetches their links first. Patience counts from the first failure that was
+seen, a last probe leaves as it ends, and nobody waits longer than PATIENCE for a host when nothing else is to be done.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Place:
     """How one place stands. Times in seconds of the clock; `since` is when its row began, `probing` while one is out.
 
     `name` is how it is called in messages. `row` holds the jobs that failed since the last answer, at `answered_at`, of
-    which the first was seen at `seen_at`; `suspects` those that met 5xx in an earlier row, which was no outage. `lost`:
-    it is a host of which no more is expected.
+    which the first was seen at `seen_at`; `suspects` those that met 5xx, or got no answer, in an earlier row, which was
+    no outage. `lost`: it is a host of which no more is expected.
     """
 
     name: str = "provider"
@@ -147,7 +147,7 @@ class Outages:
         """Note an answer of any kind to what may have been paid for, or a picture of a host."""
         if place.down:
             self._back(place, now)
-        elif place.kind is Code.SERVER:
+        elif place.kind in (Code.SERVER, Code.UNKNOWN):
             place.suspects |= place.row
         place.heard, place.answered_at = True, now
         place.clear()

@@ -27,7 +27,7 @@ from batchflux.gateway.clients import LOCAL, Client
 from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.ledger.books.calls import Call, begin_call, call_of_mark, jobs_on_record, last_call, open_calls
 from batchflux.ledger.means import exists_in
-from batchflux.ledger.reconcile import Selection, collected_again, standing, work_for
+from batchflux.ledger.reconcile import Selection, Work, collected_again, standing, work_for
 from batchflux.ledger.tables import currency, known_by_key
 from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from batchflux.gateway.maker import Maker, Model
     from batchflux.gateway.orders import Order
     from batchflux.ledger.tables import Known
-    from batchflux.models import Job, Outcome
+    from batchflux.models import Job
     from batchflux.runner import Endless
 
 ASKS_AGAIN = 1800.0  # seconds since a call began in which a retry is of it; OpenAI's SDK waits 600 s, three times
@@ -319,29 +319,30 @@ class Desk:
 
     async def _made_once(self, job: Job, held: Held, known: Known | None) -> Shot | RefusalError:
         """See through what follows for a job; NotMadeError: it has not ended."""
-        failed = known is not None and known.status == Status.FAILED
-        if known is not None and failed and _is_over(known):
-            work = collected_again(job, known)  # what was paid for may be there now
+        if known is None:
+            work = Work(job=job)
+        elif (left := self._left_to_do(job, known)) is not None:
+            work = left
         else:
-            selection = Selection(on_unknown="hold", retry_failed=failed)
-            work = work_for(job, known, selection, self._exists, self._run.session.books.means)
-        if work is None:
             return self._end(job, known)
-        if failed:
+        if known is not None and known.status == Status.FAILED:
             self._run.ends_again()
         held.buys |= work.costs
-        outcome = await self._run.make(work)
-        return self._end(job, await self._known(job), outcome)
+        return self._end(job, await self._run.make(work))
+
+    def _left_to_do(self, job: Job, known: Known) -> Work | None:
+        failed = known.status == Status.FAILED
+        if failed and _is_over(known):
+            return collected_again(job, known)  # what was paid for may be there now
+        selection = Selection(on_unknown="hold", retry_failed=failed)
+        return work_for(job, known, selection, self._exists, self._run.session.books.means)
 
     async def _known(self, job: Job) -> Known | None:
         found = await self._run.database.submit(lambda connection: known_by_key(connection, [job.key]))
         return found.get(job.key)
 
-    def _end(self, job: Job, known: Known | None, outcome: Outcome | None = None) -> Shot | RefusalError:
+    def _end(self, job: Job, known: Known) -> Shot | RefusalError:
         """Return what a job came to, as the ledger has it."""
-        if known is None:
-            code = None if outcome is None else outcome.error_code
-            return errors.refusal(code or Code.INTERNAL, (outcome and outcome.error) or "", billed=False)
         if known.status == Status.DONE and known.file_name is not None:
             return self._shot(job, known)
         cause = Code.UNKNOWN if standing(known) == Status.UNKNOWN else known.error_code or Code.INTERNAL

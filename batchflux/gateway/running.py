@@ -58,6 +58,7 @@ class Gateway:
 
     bound: Bound
     run: Endless
+    desk: Desk
     redoing: asyncio.Task[None]
 
     async def ended(self) -> None:
@@ -95,7 +96,7 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             served = await serve(app, bound.socket)
             redoing = asyncio.create_task(Redoing(run, maker, desk).look())
             try:
-                yield Gateway(bound=bound, run=run, redoing=redoing)
+                yield Gateway(bound=bound, run=run, desk=desk, redoing=redoing)
             finally:
                 redoing.cancel()
                 await _stopped(run, served)

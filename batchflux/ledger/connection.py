@@ -38,7 +38,9 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-BREATH = 0.01  # seconds after a commit of several, in which the next gathers, and who judges beside gets a turn
+BREATH = 0.01  # seconds after a commit, in which the next gathers, and who judges beside gets a turn
+CROWD = 8  # operations of one commit from which on gathering spares more than it delays
+TURN = 0.1  # seconds of commits close upon each other after which there is a breath in any case
 # SQLITE_ERROR: the schema is not what the program's own statements speak of.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code
@@ -174,6 +176,7 @@ class Database:
 
     def _work(self) -> None:
         """Serve the queue until its end: all operations that wait are one transaction."""
+        breathed = time.monotonic()
         while (item := self._queue.get()) is not None:
             batch = [item]
             while len(batch) < BATCH and not self._queue.empty():
@@ -185,8 +188,11 @@ class Database:
             if not self._answer(batch):
                 for each in batch:
                     self._answer([each])
-            if len(batch) > 1 or not self._queue.empty():
-                time.sleep(BREATH)  # who comes alone waits for nobody
+            if len(batch) == 1 and self._queue.empty():
+                continue  # who comes alone waits for nobody
+            if len(batch) >= CROWD or time.monotonic() - breathed > TURN:
+                time.sleep(BREATH)
+                breathed = time.monotonic()
 
     def _answer(self, batch: list[Waiting]) -> bool:
         """Run a batch as one transaction and answer its callers; False when several were rolled back for one's sake."""

@@ -166,9 +166,11 @@ class PixelPrice:
 Priced = Decimal | TokenPrice | PixelPrice
 
 
-def _price(value: object) -> Decimal | dict[str, Priced] | None:
+def _price(value: object) -> Priced | dict[str, Priced] | None:
     if not isinstance(value, dict):
         return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
+    if not {"most", *PIXELS, *TOKENS}.isdisjoint(value):  # of whatever model, or "most" would be taken for one
+        return _table(value)
     prices: dict[str, Priced] = {}
     for model, item in value.items():
         try:
@@ -295,9 +297,9 @@ _TOKEN_PRICE = {**_RATES, "required": ["most"], "minProperties": 2, "additionalP
 _OF_PIXELS = {"type": "object", "properties": dict.fromkeys(("most", *PIXELS), AMOUNT)}
 _PIXEL_PRICE = {**_OF_PIXELS, "required": ["megapixel"], "additionalProperties": False}
 _OF_MODEL = {"anyOf": [AMOUNT, _TOKEN_PRICE, _PIXEL_PRICE]}
-_PRICE = {"anyOf": [AMOUNT, {"type": "object", "additionalProperties": _OF_MODEL}]}
+_PRICE = {"anyOf": [AMOUNT, _TOKEN_PRICE, _PIXEL_PRICE, {"type": "object", "additionalProperties": _OF_MODEL}]}
 Text = Annotated[str, of_node(_given_text, types_of("string", "number", "boolean"))]
-Price = Annotated[Decimal | dict[str, Priced] | None, of_node(_price, _PRICE)]
+Price = Annotated[Priced | dict[str, Priced] | None, of_node(_price, _PRICE)]
 Amount = Annotated[Decimal | None, of_node(leaf(values.money), AMOUNT)]
 MaybeText = Annotated[str | None, of_text(line_of_text, "string", "number", "null")]
 Encoding = Annotated[str | None, of_text(encoding_named, "string", "null")]

@@ -233,18 +233,26 @@ class Photos:
         return made
 
     def _facts(self, image: Reference) -> Facts | None:
-        """Return what a photo is; None where it has not been found, or is not looked at. Waits for the thread."""
+        """Return what a photo is; None where it has not been found, or is not looked at. Waits for the thread.
+
+        What could not be read as it was looked at may be there by now, or the same bytes elsewhere: nothing is told of
+        them then.
+        """
         if image.fault is not None or image.sha256 is None or image.path is None or self._cache is None:
             return None
         look = self._looks.get(image.sha256)
-        if look is None:
-            try:
-                with Path(image.path).open("rb") as file:
-                    kind = kind_of(file.read(_HEAD))
-            except OSError:
-                kind = None
-            look = None if kind is None else self._begin_look(image.path, image.sha256, kind)
-        return None if look is None else look.result()
+        facts = None if look is None else look.result()
+        if facts is not None and facts.bytes:
+            return facts
+        try:
+            with Path(image.path).open("rb") as file:
+                kind = kind_of(file.read(_HEAD))
+        except OSError:
+            return facts
+        if kind is None:
+            return facts
+        self._looks.pop(image.sha256, None)
+        return self._begin_look(image.path, image.sha256, kind).result()
 
     def _count(self, image: Reference, facts: Facts | None) -> None:
         """Count a photo once, however it is written."""

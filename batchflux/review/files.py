@@ -21,14 +21,17 @@ from aiohttp import web
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.base import IMAGES, REFERENCES, REJECTED, THUMBS
 from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, shrink
+from batchflux.transport.threads import Unawaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
     from batchflux.review.ledger_access import InMirror, LedgerAccess
 
 _CHUNK = 1 << 18
+_OPENERS = 8  # threads that open pictures: a network file system may take its time
 _AT_ONCE = 4  # pictures that are read out of the mirror, and held in memory, at the same time
 _HEAD = 12
 _DEEPEST = 32
@@ -70,7 +73,12 @@ class Pictures:
         self._folder, self._ledger, self._tell = folder, ledger, tell
         self._one = asyncio.Lock()  # small copies are made one by one
         self._few = asyncio.Semaphore(_AT_ONCE)
+        self._openers = Unawaited(_OPENERS, "batchflux-pictures")
         self._told = ""
+
+    def close(self) -> None:
+        """Open nothing any more."""
+        self._openers.shutdown()
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """A picture, as it is."""
@@ -138,13 +146,22 @@ class Pictures:
         return False
 
     async def _there(self, name: str) -> bool:
-        found = await asyncio.to_thread(open_picture, self._folder, name)
+        found = await self._opened(name)
         if found is not None:
             found[0].close()
         return found is not None
 
+    async def _opened(self, name: str) -> tuple[FileIO, str] | None:
+        """Open a picture, and close it when whoever asked has gone meanwhile."""
+        opening = self._openers.submit(open_picture, self._folder, name)
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+
     async def _give(self, request: web.Request, name: str) -> web.StreamResponse:
-        found = await asyncio.to_thread(open_picture, self._folder, name)
+        found = await self._opened(name)
         if found is None:
             return await self._give_mirrored(request, name)
         file, media_type = found
@@ -183,6 +200,12 @@ class Pictures:
             for start in range(0, 0 if request.method == "HEAD" else len(data), _CHUNK):
                 await response.write(data[start : start + _CHUNK])
             return response
+
+
+def _close(opening: Future[tuple[FileIO, str] | None]) -> None:
+    found = None if opening.cancelled() or opening.exception() else opening.result()
+    if found is not None:
+        found[0].close()
 
 
 def _open(folder: Path, parts: list[str]) -> int:

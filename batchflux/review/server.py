@@ -230,6 +230,7 @@ class Server:
         await self._refresh.stop()
 
     async def _clean_up(self, _app: web.Application) -> None:
+        self._pictures.close()
         await self._ledger.close()
 
 

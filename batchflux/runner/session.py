@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from batchflux.engine.limits.key_pool import Key
     from batchflux.engine.ports import Executor
     from batchflux.ledger.summary import Summary
+    from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
     from batchflux.manifest.reading.targets import NoticeTarget
     from batchflux.models import HttpRequest, Job, Outcome, Reply
@@ -144,11 +145,16 @@ class Session:
         self.log: RunLog | None = None
         self.mirror: Mirror | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
-        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
+        self.on_rows: Callable[[list[Known]], None] = lambda _: None  # told in the ledger's thread, of jobs that end
+        self.ledger = Ledger(self.folder / LEDGER, on_finish=self._finished, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
         self.batches = BatchLedger(self.ledger.database, time.time)
         self.books = Books(manifest, self.ledger, self.results, self.began)
         self.lessons: dict[str, Lessons] = {}
+
+    def _finished(self, rows: list[Known]) -> None:
+        self.results.append(rows)
+        self.on_rows(rows)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

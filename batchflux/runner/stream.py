@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from batchflux.engine.budget import Purse
     from batchflux.ledger.reconcile import Work
+    from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome
     from batchflux.runner.session import Engine, RunOptions, Session
@@ -60,7 +61,9 @@ class Endless(Watcher):
         self.session, self.database, self.made = session, session.ledger.database, Tally()
         self._admits, self._purse_of, self._listener = admits, purse_of, session.watcher
         self._queue: asyncio.Queue[Work | None] = asyncio.Queue()
-        self._futures: dict[str, asyncio.Future[Outcome]] = {}
+        self._futures: dict[str, asyncio.Future[Known]] = {}
+        self._rows: dict[str, Known] = {}  # of jobs that are about to be `ended`
+        session.on_rows = lambda rows: self._rows.update({row.key.hex(): row for row in rows})
         self._engine: Engine | None = None
         self._began = 0.0
         self._before = 0
@@ -70,8 +73,8 @@ class Endless(Watcher):
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
-    async def make(self, work: Work) -> Outcome:
-        """See a job through, once for all who ask now, and return how it ended.
+    async def make(self, work: Work) -> Known:
+        """See a job through, once for all who ask now, and return what the ledger has of it as it ends.
 
         Raises NotMadeError: it is as it was.
         """
@@ -142,9 +145,9 @@ class Endless(Watcher):
         """Watcher: a job ended."""
         self.made.add(outcome)
         self._told = None if outcome.status is Status.DONE else self._told
-        future = self._futures.get(job.key)
+        row, future = self._rows.pop(job.key), self._futures.get(job.key)
         if future is not None and not future.done():
-            future.set_result(outcome)
+            future.set_result(row)
 
     def over(self, work: Work) -> None:
         """Let go of a job; one that has not ended goes back to who wants it, for the ledger may have more of it now.

@@ -195,6 +195,7 @@ _ROWS["batch"] = (
     ("batch_half", BATCHES, "the batch ends well, and half of its requests are in no file; those are not billed"),
     ("batch_twice", BATCHES, "every third request is made, answered and billed twice"),
     ("batch_slow", BATCHES, f"the batch takes {SLOW_BATCH} times as long"),
+    ("batch_stuck", BATCHES, "the batch stays as it is when half is made, until it is cancelled"),
     ("batch_cut", BATCHES, "the first download of each file of answers breaks off in its middle"),
 )
 FAULTS = {name: FaultInfo(name, stage, doc, apis) for stage, rows in _ROWS.items() for name, apis, doc in rows}

@@ -68,7 +68,7 @@ class ReferenceCache:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         Path(temporary).replace(self._folder / name)
-        self._prune()
+        self._prune(name)
 
     def read(self, digest: str, kind: str = "jpg") -> bytes:
         """Return an upload as it was kept, or raise NoPictureError."""
@@ -88,8 +88,11 @@ class ReferenceCache:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise UsageError(f"{place} is not yours alone to write; name another as cache_dir.")
 
-    def _prune(self) -> None:
-        """Beyond the limit, remove files down to half of it; the newest stays."""
+    def _prune(self, kept: str) -> None:
+        """Beyond the limit, remove the oldest files down to half of it, and never the one that was just `kept`.
+
+        Files of one moment have one time.
+        """
         files = []
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):  # another process pruned it
@@ -98,8 +101,8 @@ class ReferenceCache:
                     files.append((found.st_mtime, found.st_size, path))
         used = sum(size for _, size, _ in files)
         most = used if used <= self._limit else self._limit // 2
-        for _, size, path in sorted(files)[:-1]:
-            if used > most:
+        for _, size, path in sorted(files):
+            if used > most and path.name != kept:
                 path.unlink(missing_ok=True)
                 used -= size
 

@@ -238,9 +238,9 @@ class Bank:
         self.most_at_once = max(self.most_at_once, self.open)
         try:
             await asyncio.sleep(random.uniform(*self.delay))
-            await _until(lambda: self.held is None or not self.held())
-            if self.hook is not None:
-                self.hook(name)
+            await _until(lambda: (held := self.held) is None or not held())
+            if (hook := self.hook) is not None:
+                hook(name)
             return await self._answer(request, seen, fault)
         finally:
             self.open -= 1

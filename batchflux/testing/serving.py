@@ -1,47 +1,69 @@
-"""An aiohttp application on loopback, in a thread of its own."""
+"""Servers on loopback, in a thread of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+PATIENCE = 60.0  # seconds that a server may take to begin, and to end
+
+
+@contextmanager
+def threaded(server: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
+    """Give what a server gives, which lives on a loop in a thread of its own for as long as this is entered.
+
+    Tasks that it leaves behind are cancelled. What it raises as it begins is raised here.
+    """
+    begun: Future[tuple[T, Callable[[], object]]] = Future()
+
+    async def live() -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with server() as made:
+                begun.set_result((made, lambda: loop.call_soon_threadsafe(over.set)))
+                await over.wait()
+        except Exception as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()), daemon=True)
+    thread.start()
+    made, end = begun.result(PATIENCE)
+    try:
+        yield made
+    finally:
+        end()
+        thread.join(PATIENCE)
 
 
 @contextmanager
 def serving(app: web.Application, port: int = 0, **how: Any) -> Iterator[str]:
-    """Give the server's URL for as long as it is entered, at `port` or any; `how` goes to aiohttp's AppRunner."""
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    runner = web.AppRunner(app, shutdown_timeout=0.1, **how)
+    """Give the URL of a served application for as long as it is entered, at `port` or any.
 
-    async def start() -> None:
+    `how` goes to aiohttp's AppRunner.
+    """
+
+    @asynccontextmanager
+    async def server() -> AsyncIterator[str]:
+        runner = web.AppRunner(app, shutdown_timeout=0.1, **how)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        ready.set()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
 
-    async def stop() -> None:
-        await runner.cleanup()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(stop())
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(10)
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    with threaded(server) as url:
+        yield url

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -80,6 +81,12 @@ class Shop:
             f"limits: {{concurrency: 6, timeout: 20s{limits}}}\noutput: {{dir: {self.program.out}}}\njobs:\n{jobs}",
             encoding="utf-8",
         )
+
+    def age(self, seconds: int) -> None:
+        """Let so many seconds pass since all requests were sent, as the ledger has it."""
+        with closing(sqlite3.connect(self.program.out / "ledger.db")) as connection:
+            connection.execute("UPDATE submissions SET sent_at = sent_at - ?", (seconds,))
+            connection.commit()
 
     def row(self, name: str = "a") -> dict[str, str]:
         """Return a job's row of results.csv."""
@@ -159,7 +166,9 @@ class ProviderSuite(Suite):
         shop.manifest("#wait*3")
         assert shop.program.run(**{VARIABLE: point}).code == -9
         billed = shop.bank.billed["a"]
-        ended = shop.program.run(*(("--set", "limits.timeout=4s") if shop.way.finds_lost else ()))
+        if point in BEFORE:
+            shop.age(3600)  # an API that lists its requests is heard once, and not looked at for a while
+        ended = shop.program.run()
         assert ended.code == 0, ended.said
         assert shop.program.pictures() == {"a"}
         row = shop.row()
@@ -251,9 +260,7 @@ class ProviderSuite(Suite):
     def test_a_handle_survives_days(self, shop: Shop) -> None:
         shop.manifest("#wait*1")
         assert shop.program.run(**{VARIABLE: "handle.recorded"}).code == -9
-        with closing(sqlite3.connect(shop.program.out / "ledger.db")) as connection:
-            connection.execute("UPDATE submissions SET sent_at = sent_at - 500000")
-            connection.commit()
+        shop.age(500_000)
         ended = shop.program.run()
         assert ended.code == 0, ended.said
         assert (shop.bank.posts["a"], shop.row()["cost"]) == (1, "0.14")
@@ -331,7 +338,7 @@ class ProviderSuite(Suite):
     @only(lambda way: way.lists)
     def test_a_lost_request_that_is_not_listed_is_sent_again_once(self, shop: Shop) -> None:
         shop.manifest("#reset*1", "#reset")
-        ended = shop.program.run("--set", "limits.timeout=2s", "--set", "limits.concurrency=2")
+        ended = shop.program.run("--set", "limits.timeout=4s", "--set", "limits.concurrency=2")
         assert ended.code == 1, ended.said
         assert [(row["status"], row["possibly_billed"]) for row in shop.program.rows()] == [
             ("done", "1"),
@@ -366,6 +373,7 @@ class ProviderSuite(Suite):
         process = shop.program.start("run", "m.yaml")
         while len(shop.bank.polls) < 2:
             assert process.poll() is None
+            time.sleep(0.01)
         ended = shop.program.kill(process, signal.SIGTERM)
         assert ended.code == 143, ended.said
         shop.bank.prompts.update(a="", b="")

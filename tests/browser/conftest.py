@@ -28,9 +28,18 @@ from batchflux.review.listen import WatchServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page, ViewportSize
+    from playwright.sync_api import Browser, Locator, Page, ViewportSize
 
-expect.set_options(timeout=20_000)  # CI machines are slow at times; nothing waits that long when all is well
+PATIENCE = 60_000  # milliseconds; machines are slow at times, and nothing waits that long when all is well
+expect.set_options(timeout=PATIENCE)
+# What a page says in passing is gone some seconds later, when a slow machine has not looked yet: it is written down.
+HEARS = """
+window.heard = [];
+new MutationObserver(changes => {
+    for (const { target, addedNodes } of changes)
+        if (target.id === "news") for (const node of addedNodes) window.heard.push(node.textContent);
+}).observe(document, { childList: true, subtree: true });
+"""
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
     "--no-sandbox",
@@ -119,14 +128,37 @@ class Opener:
     def __call__(self, url: str, *, width: int = 1280, height: int = 900, scheme: Any = "light") -> Page:
         size: ViewportSize = {"width": width, "height": height}
         context = self.browser.new_context(viewport=size, color_scheme=scheme, locale="en-GB", timezone_id="UTC")
+        context.add_init_script(HEARS)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         page.on("request", lambda request: self.asked.append(request.url))
         page.goto(url)
-        page.wait_for_selector("html[data-ready]", state="attached")
+        ready(page)
         return page
+
+
+def ready(page: Page) -> None:
+    """Wait until the page takes keys and has read all its rows."""
+    page.wait_for_selector("html[data-ready]", state="attached")
+
+
+def reloaded(page: Page) -> None:
+    page.reload()
+    ready(page)
+
+
+def hears(page: Page, words: str) -> None:
+    """Wait until the page has said this in passing, whatever it has said since."""
+    said = "words => window.heard.some(said => said.includes(words))"
+    page.wait_for_function(said, arg=words, polling=100)  # of a page behind another no frames may be drawn
+
+
+def drawn(images: Locator) -> None:
+    """Wait until all of these pictures are there, as large as they will be."""
+    images.last.wait_for(state="attached")
+    images.evaluate_all("all => Promise.all(all.map(one => one.decode()))")
 
 
 @pytest.fixture(scope="module")
@@ -187,12 +219,14 @@ class Reviewed:
 
     def comes_to_be(self, wanted: dict[str, str], column: str = "review") -> None:
         """Wait until results.csv, which follows the verdicts soon after, has these ones."""
-        for _ in range(200):
-            found = {name: row[column] for name, row in self.rows.items() if row.get(column)}
-            if found == wanted:
-                return
+        self.until(lambda: {name: row[column] for name, row in self.rows.items() if row.get(column)} == wanted)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until results.csv is so."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not condition():
+            assert time.monotonic() < end, f"results.csv has {self.rows}"
             time.sleep(0.05)
-        pytest.fail(f"results.csv has {found}")
 
     @property
     def rows(self) -> dict[str, dict[str, str]]:

@@ -33,6 +33,8 @@ def test_axe_finds_no_serious_fault(rich: Made, opened: Opener, scheme: str, wid
     failed = next(row["id"] for row in rich.rows if row["status"] == "failed")
     for view in ("", "#group=seed_ratio&size=s", "#view=sheet", "#view=charts", f"#open={edit}", f"#open={failed}"):
         page = opened(f"{rich.url}{view}", width=width, scheme=scheme)
+        if view.startswith("#open"):
+            page.locator("#large .panel").wait_for()
         assert faults(page) == [], view
     page.keyboard.press("3")
     page.keyboard.press("Escape")
@@ -73,9 +75,9 @@ def test_axe_finds_no_serious_fault_on_the_contact_sheet(
     expect(page.locator("#judging")).to_be_visible()
     expect(page.locator(".badge")).to_have_count(2)
     assert faults(page) == []
-    for key, dialog in (("c", "#compare"), ("e", "#redo"), ("?", "#help")):
+    for key, shows in (("c", ".side"), ("e", "#redo h2"), ("?", "#help h2")):
         page.keyboard.press(key)
-        expect(page.locator(dialog)).to_be_visible()
+        page.locator(shows).first.wait_for()
         assert faults(page) == [], key
         if key != "c":
             page.keyboard.press("Escape")

@@ -107,6 +107,24 @@ def test_the_time_between_the_parts_of_a_run_is_left_out(
     assert spend[-1][1] == "14.00"
 
 
+def test_a_latency_on_an_edge_is_in_the_bin_that_begins_there(
+    opened: Opener, report_of: Callable[[Path], Made], filled: Callable[..., Path], tmp_path: Path
+) -> None:
+    seconds = (0.15, 0.3, 0.6, 1.0)  # the first three are a little less than 3, 6 and 12 times 0.05
+
+    def take(number: int, row: dict[str, Any], _spec: dict[str, Any]) -> None:
+        row["api_seconds"] = seconds[number]
+
+    made = report_of(filled(tmp_path / "edges", count=4, failing=0, change=take))
+    rows = table(opened(f"{made.url}#view=charts"), "latency")[3:]
+    assert [says for says, count in rows if count == "1"] == [
+        "0.15 to 0.2 s",
+        "0.3 to 0.35 s",
+        "0.6 to 0.65 s",
+        "1 to 1.05 s",
+    ]
+
+
 def test_a_folder_without_money_or_failures_says_so(
     opened: Opener, report_of: Callable[[Path], Made], filled: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -68,10 +68,19 @@ def test_every_string_is_chinese_where_chinese_is_asked_for(folder: Path, opened
         expect(page.locator(".badge").first).to_have_text("✓ 已采用")
         assert english(page) == set()
         seen = 0
-        for keys in ("e", "Escape n", "Escape c", "Escape ?", "Escape Escape s", "Enter", "e", "Escape Escape c"):
+        for keys, shows in (
+            ("e", "#redo h2"),
+            ("Escape n", "#noting h2"),
+            ("Escape c", ".side"),
+            ("Escape ?", "#help h2"),
+            ("Escape Escape s", ".shot"),
+            ("Enter", "#large .panel"),
+            ("e", "#redo h2"),
+            ("Escape Escape c", ".chart"),
+        ):
             for key in keys.split():
                 page.keyboard.press(key)
-            page.wait_for_timeout(150)
+            page.locator(shows).first.wait_for()
             assert english(page) == set(), keys
             seen += len(page.evaluate(SAYS))
         assert seen > 300

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ROOT, serving
+from tests.browser.conftest import ROOT, drawn, reloaded, serving
 from tests.browser.test_browser_report import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.browser.conftest import Made, Opener
+    from tests.browser.conftest import Made, Opener, Reviewed
 
 
 def test_a_picture_opens_large_with_every_field_of_its_row(rich: Made, opened: Opener) -> None:
@@ -41,7 +42,7 @@ def test_a_picture_opens_large_with_every_field_of_its_row(rich: Made, opened: O
     assert dialog.locator(".prompt").inner_text() == row["prompt"]
     assert dialog.locator("dd", has_text="edit").count() == 1
     images = dialog.locator(".stage img")
-    images.last.evaluate("async image => { await image.decode() }")
+    drawn(images)
     assert images.evaluate_all("all => all.map(one => one.naturalWidth > 0)") == [True, True]
     assert images.nth(0).get_attribute("alt") == f"Reference: {row['images']}"
     assert images.nth(1).get_attribute("alt") == row["prompt"]
@@ -70,6 +71,7 @@ def test_the_slider_moves_by_keyboard_and_by_mouse(rich: Made, opened: Opener) -
     page.keyboard.press("3")
     slider = page.get_by_role("slider", name="Edge between the reference and the picture")
     slider.focus()
+    drawn(page.locator(".pair img"))
     assert slider.input_value() == "50"
     for _ in range(5):
         page.keyboard.press("ArrowLeft")
@@ -135,7 +137,7 @@ def test_several_references_stand_beside_and_remote_ones_are_links_that_nobody_f
     expect(names).to_have_text(
         ["Reference · photos/dahlia.jpg", "Reference · photos/rocket-print.jpg", "120 × 80 · images/job-000000.jpg"]  # noqa: RUF001  as typeset
     )
-    page.evaluate("Promise.all([...document.querySelectorAll('.stage img')].map(image => image.decode()))")
+    drawn(page.locator(".stage img"))
     assert page.get_by_role("button", name="Slider").count() == 0
     link = page.locator(".reference-list a")
     expect(link).to_have_text("https://example.org/cup.jpg")
@@ -149,7 +151,7 @@ def test_how_a_picture_is_shown_is_in_the_address(rich: Made, opened: Opener) ->
     slider = page.get_by_role("slider")
     slider.wait_for()
     assert state(page) == {"open": edits[0], "mode": "slider"}
-    page.reload()
+    reloaded(page)
     slider.wait_for()
     page.keyboard.press("1")
     expect(slider).to_have_count(0)
@@ -178,6 +180,36 @@ def test_references_stand_beside_a_picture_that_failed_or_is_missing(
     expect(stage).to_contain_text("The picture's file is missing")
     expect(stage.get_by_role("img")).to_have_count(1)
     expect(page.get_by_role("button", name="Slider")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("opens", "drawn_by"), [(("Home", "Enter"), "#large .panel"), (("Control+a", "c"), ".side")])
+def test_a_key_pressed_before_the_picture_is_drawn_is_for_it(
+    reviewed: Reviewed, opened: Opener, opens: tuple[str, ...], drawn_by: str
+) -> None:
+    """Its fields are unpacked some time after it was opened: a form lies above it then, too, and Escape closes it."""
+    page = opened(reviewed.url)
+    unpack = page.evaluate_handle(
+        """() => {
+            const json = Response.prototype.json;
+            const gate = Promise.withResolvers();
+            Response.prototype.json = async function () {
+                await gate.promise;
+                return json.call(this);
+            };
+            return gate;
+        }"""
+    )
+    page.locator("#gallery").focus()
+    for key in (*opens, "Escape", *opens, "e"):
+        page.keyboard.press(key)
+    expect(page.locator("#redo-prompt")).to_be_focused()
+    assert page.locator(drawn_by).count() == 0
+    unpack.evaluate("gate => gate.resolve()")
+    page.locator(drawn_by).first.wait_for()
+    expect(page.locator("#redo-prompt")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#redo")).to_be_hidden()
+    expect(page.locator(drawn_by).first).to_be_visible()
 
 
 def test_a_picture_that_is_missing_is_not_asked_for_again(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import JUDGED, ROOT, batchflux, serving_apart
+from tests.browser.conftest import JUDGED, ROOT, batchflux, drawn, hears, reloaded, serving_apart
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def test_reject_redo_run_and_the_new_picture_is_there(reviewed: Reviewed, opened: Opener) -> None:
     page = opened(reviewed.url)
-    assert "token" not in page.url
+    assert "token" not in page.evaluate("location.href")
     page.evaluate("window.sameAsBefore = true")
     expect(page.locator(".tile")).to_have_count(3)
     page.locator(".tile").first.click()
@@ -42,7 +42,7 @@ def test_reject_redo_run_and_the_new_picture_is_there(reviewed: Reviewed, opened
     redo.get_by_role("button", name="Redo").click()
     expect(redo).to_be_hidden()
     expect(page.locator(".tile").first.locator(".badge")).to_have_text("↻ Redo")
-    expect(page.locator("#news")).to_contain_text("cup-redo1")
+    hears(page, "cup-redo1")
     reviewed.comes_to_be({"cup": "redo"})
     assert reviewed.rows["cup"]["note"] == "too dark, a r e"
 
@@ -51,7 +51,7 @@ def test_reject_redo_run_and_the_new_picture_is_there(reviewed: Reviewed, opened
     expect(fresh.locator("img")).to_be_visible()
     fresh.locator("img").evaluate("image => image.decode()")
     expect(page.locator(".tile .caption b").nth(1)).to_have_text("cup-redo1")  # right behind the one it came from
-    expect(page.locator("#news")).to_contain_text("cup-redo1 has been made")
+    hears(page, "cup-redo1 has been made")
     assert page.evaluate("window.sameAsBefore") is True
     fresh.click()
     expect(dialog.locator('[data-field="seed"]')).to_have_text("99")
@@ -123,7 +123,7 @@ def test_the_page_says_when_the_review_is_gone(reviewed: Reviewed, opened: Opene
     page.evaluate("fetch('/api/rows').catch(() => null)")
     page.locator("#gallery").focus()
     page.keyboard.press("a")
-    expect(page.locator("#news")).to_contain_text("cannot be reached")
+    hears(page, "The review server cannot be reached")
     assert page.locator(".badge").count() == 0
     page.context.set_offline(False)
     page.keyboard.press("a")
@@ -147,8 +147,9 @@ def test_what_arrives_disturbs_nobody_who_looks_or_writes(reviewed: Reviewed, op
     assert tile.evaluate("node => node.getBoundingClientRect().top") == pytest.approx(where, abs=2)
 
     page.goto(f"{page.url.partition('#')[0]}#open=cat-marble")
-    page.reload()
+    reloaded(page)
     page.keyboard.press("3")
+    drawn(page.locator(".pair img"))
     page.locator("#slider").press("End")
     page.locator("#note").fill("half a wor")
     page.locator("#note").evaluate("node => node.setSelectionRange(4, 4)")
@@ -185,23 +186,22 @@ def test_judging_goes_on_where_a_verdict_takes_the_picture_out_of_the_filter(
 
 @pytest.mark.slow
 def test_a_page_that_lost_its_server_goes_on_where_it_was(judged: Path, opened: Opener) -> None:
-    with serving_apart(judged) as url:
-        page = opened(url)
-        expect(page.locator(".tile")).to_have_count(3)
-        page.evaluate("window.sameAsBefore = true")
-    expect(page.locator("#news")).to_contain_text("has ended or cannot be reached")
-    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", cwd=judged)
-    port = urlsplit(url).port
-    assert port
-    with serving_apart(judged, port) as again:
-        other = page.context.new_page()  # whoever is let in anew in this browser lets its other pages in, too
-        other.goto(again)
-        expect(page.locator(".tile")).to_have_count(5)
-        expect(page.locator("#news")).to_contain_text("The review server is back")
-        assert page.evaluate("window.sameAsBefore") is True
-        page.locator("#gallery").focus()
-        page.keyboard.press("a")
-        expect(page.locator("#news")).to_contain_text("token is missing or of an earlier review")
-        page.context.close()
+    with kept_port() as port:
+        with serving_apart(judged, port) as url:
+            page = opened(url)
+            expect(page.locator(".tile")).to_have_count(3)
+            page.evaluate("window.sameAsBefore = true")
+        hears(page, "has ended or cannot be reached")
+        batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", cwd=judged)
+        with serving_apart(judged, port) as again:
+            other = page.context.new_page()  # whoever is let in anew in this browser lets its other pages in, too
+            other.goto(again)
+            expect(page.locator(".tile")).to_have_count(5)  # it tries again after up to 30 s
+            hears(page, "The review server is back")
+            assert page.evaluate("window.sameAsBefore") is True
+            page.locator("#gallery").focus()
+            page.keyboard.press("a")
+            hears(page, "token is missing or of an earlier review")
+            page.context.close()
     assert [line for line in opened.said if "ERR_CONNECTION_REFUSED" not in line and "403" not in line] == []
     opened.said.clear()

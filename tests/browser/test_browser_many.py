@@ -88,7 +88,7 @@ def test_a_picture_opened_right_behind_closing_another_stays_open(
     page.locator("#gallery").focus()
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
-    page.locator("#large[open]").wait_for()
+    page.locator("#large .panel").wait_for()
     page.evaluate(
         """() => {
             const unpack = Response.prototype.json;

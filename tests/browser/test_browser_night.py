@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from batchflux.ledger.connection import reading
 from batchflux.ledger.nights.night import nights
 from batchflux.report.report import write_report
-from tests.browser.conftest import batchflux, serving
+from tests.browser.conftest import batchflux, reloaded, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +77,7 @@ def test_the_page_tells_of_the_last_run_and_of_those_before(place: Path, opened:
     page.locator('[data-chart="nights"] tbody button').click()
     expect(page.locator("#night .message")).to_contain_text(f"{float(first['spent']):.2f} CNY spent of 0.70 CNY a run")
     assert page.locator('[data-chart="money"] .limit').count() == 1
-    page.reload()
-    page.wait_for_selector("html[data-ready]", state="attached")
+    reloaded(page)
     expect(page.locator("#night .message")).to_contain_text("of 0.70 CNY a run")
     page.keyboard.press("g")
     expect(page.locator("#gallery")).to_be_visible()

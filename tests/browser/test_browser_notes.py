@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
+
+from tests.browser.conftest import hears
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Opener, Reviewed
@@ -14,13 +15,7 @@ if TYPE_CHECKING:
 
 def note_becomes(reviewed: Reviewed, wanted: str, name: str = "cup") -> None:
     """Wait until results.csv, which follows soon after, has the note."""
-    found = None
-    for _ in range(200):
-        found = reviewed.rows[name].get("note")
-        if found == wanted:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"results.csv has {found}")
+    reviewed.until(lambda: reviewed.rows[name].get("note") == wanted)
 
 
 def test_a_note_is_kept_after_a_pause_and_typing_goes_on(reviewed: Reviewed, opened: Opener) -> None:
@@ -81,7 +76,7 @@ def test_control_and_enter_keeps_a_note_and_sends_a_redo(reviewed: Reviewed, ope
     page.keyboard.press("e")
     page.get_by_role("dialog", name="Redo this picture").get_by_label("Prompt").press("Control+Enter")
     expect(page.get_by_role("dialog", name="Redo this picture")).to_be_hidden()
-    expect(page.locator("#news")).to_contain_text("cup-redo1")
+    hears(page, "cup-redo1")
     reviewed.comes_to_be({"cup": "redo"})
     assert reviewed.rows["cup"]["note"] == "brighter"
 

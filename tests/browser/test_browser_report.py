@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import batchflux
+from tests.browser.conftest import batchflux, drawn, reloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def state(page: Page) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).fragment).items()}
+    return {name: values[0] for name, values in parse_qs(page.evaluate("location.hash").removeprefix("#")).items()}
 
 
 def ids(page: Page) -> list[str]:
@@ -54,7 +54,7 @@ def test_opens_from_disk_and_says_how_the_run_stands(rich: Made, opened: Opener)
 def test_every_job_has_a_tile_and_every_picture_its_prompt_as_text(rich: Made, opened: Opener) -> None:
     page = opened(rich.url, height=4000)
     assert ids(page) == [row["id"] for row in rich.rows]
-    page.evaluate("Promise.all([...document.querySelectorAll('.tile img')].map(image => image.decode()))")
+    drawn(page.locator(".tile img"))
     done = [row for row in rich.rows if row["status"] == "done"]
     assert page.locator(".tile img").evaluate_all("all => all.map(one => one.alt)") == [row["prompt"] for row in done]
     assert page.locator(".tile.failed").count() == rich.summary["jobs"]["failed"]
@@ -80,8 +80,7 @@ def test_filters_live_in_the_url(rich: Made, opened: Opener) -> None:
     ]
     assert len(expected) == 1
     assert ids(page) == expected
-    page.reload()
-    page.wait_for_selector("html[data-ready]", state="attached")
+    reloaded(page)
     assert state(page) == wanted
     assert ids(page) == expected
     assert page.get_by_label("Ratio").input_value() == "16:9"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import serving
+from tests.browser.conftest import hears, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_a_large_selection_is_judged_in_parts_and_what_fails_is_said_in_a_senten
 
         page.route("**/api/verdicts", fail_the_second)
         page.keyboard.press("a")
-        expect(page.locator("#news")).to_have_text("Kept for 2,000 of 4,100 pictures only: The disk is full.")
+        hears(page, "Kept for 2,000 of 4,100 pictures only: The disk is full.")
         assert len(bodies) == 5
         expect(page.get_by_label("Verdict", exact=True).locator("option", has_text="Accepted (2,000)")).to_be_attached()
         page.context.close()
@@ -78,7 +78,7 @@ def test_nothing_hidden_by_a_filter_is_judged(reviewed: Reviewed, opened: Opener
     expect(bar.locator("b")).to_have_text("1 selected, 1 hidden by filters")
     expect(bar.get_by_role("button", name="Reject")).to_be_disabled()
     page.keyboard.press("r")
-    expect(page.locator("#news")).to_have_text("All selected pictures are hidden by filters; Esc deselects them.")
+    hears(page, "All selected pictures are hidden by filters; Esc deselects them.")
     page.keyboard.press("n")
     page.keyboard.press("x")
     expect(bar.locator("b")).to_have_text("2 selected, 1 hidden by filters")

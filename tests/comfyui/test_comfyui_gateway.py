@@ -22,10 +22,13 @@ from batchflux.runner import RunOptions
 from batchflux.testing.bank import KEY, Bank, opened
 from tests.banks import dialects
 from tests.comfyui.comfy import ComfyUI, InterruptProcessingException
+from tests.gateway.conftest import at_once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from batchflux.gateway.desk import Desk
 
 GENERATE, BATCH, LOAD = "BatchfluxGenerate", "BatchfluxBatch", "BatchfluxLoad"
 MANIFEST = """version: 1
@@ -52,6 +55,7 @@ class House:
     base: Path
     bank: Bank
     keys: dict[str, str] = field(default_factory=dict)
+    desk: Desk | None = None  # of the last that was opened
 
     def client(self, name: str) -> None:
         self.keys[name] = add_key(self.base / "clients.yaml", Client(name=name))
@@ -64,6 +68,7 @@ class House:
         keys = ClientKeys(self.base / "clients.yaml") if self.keys else None
         run = RunOptions(environ={"TEST_KEY": KEY})
         async with gateway(load_manifest(path, served=True), GatewayOptions(port=0, keys=keys, run=run)) as running:
+            self.desk = running.desk
             yield running.bound.url
 
     async def asked(self, url: str, path: str, client: str | None = None, body: Any = None) -> tuple[int, Any]:
@@ -221,15 +226,15 @@ async def test_results_are_a_clients_own_and_come_in_pages(house: House) -> None
 
 
 async def test_who_joins_a_call_in_flight_does_not_make_it_free_for_who_began_it(house: House) -> None:
-    house.bank.delay = (0.1, 0.1)
     async with house.opened() as url, ClientSession() as session:
+        assert house.desk is not None
 
         async def joined() -> str | None:
             async with session.post(f"{url}/v1/images/generations", json={"prompt": "a mug"}) as answer:
                 assert answer.status == 200
                 return answer.headers.get("x-batchflux-joined")
 
-        assert sorted(map(str, await asyncio.gather(joined(), joined()))) == ["None", "true"]
+        assert sorted(map(str, await at_once(house.bank, house.desk, joined(), joined()))) == ["None", "true"]
     assert house.bank.billed.total() == 1
 
 

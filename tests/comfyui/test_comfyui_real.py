@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import socket
 import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from aiohttp import ClientError, ClientSession
 
 from batchflux.comfyui.install import install
 from tests.comfyui.test_comfyui_gateway import BATCH, GENERATE, LOAD, House, house
+from tests.serving import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,9 +80,13 @@ class Real:
 
 @asynccontextmanager
 async def comfyui(folder: Path, gateway: str) -> AsyncIterator[Real]:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    with kept_port() as port:
+        async with comfyui_at(port, folder, gateway) as real:
+            yield real
+
+
+@asynccontextmanager
+async def comfyui_at(port: int, folder: Path, gateway: str) -> AsyncIterator[Real]:
     (folder / "custom_nodes").mkdir(parents=True, exist_ok=True)
     install(folder)
     options = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(folder)]

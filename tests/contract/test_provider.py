@@ -14,7 +14,7 @@ from tests.banks import dialects
 if TYPE_CHECKING:
     from batchflux.testing.suite import Shop
 
-pytestmark = pytest.mark.timeout(120)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
 WORKFLOW = json.dumps(
     {

@@ -301,6 +301,19 @@ def test_jobs_that_break_the_provider_fail_also_when_they_are_all_that_is_left(
     assert ended.seconds < 120
 
 
+def test_a_job_that_breaks_the_provider_fails_beside_one_that_is_never_answered(night: NightOf) -> None:
+    scene = night(12)
+    codes = {"j3": Code.SERVER, "j5": Code.UNKNOWN}
+    scene.server.api = lambda name, _: scene.error(codes[name], 0.3) if name in codes else scene.picture(0.5)
+    ended = scene.run(concurrency=12)
+    assert ended.reason is None
+    assert {name: row.error_code for name, row in scene.rows().items() if row.error_code} == {
+        "j3": "server",
+        "j5": "unknown",
+    }
+    assert ended.seconds < 120
+
+
 def test_a_file_that_its_host_cannot_give_fails_alone_among_others(night: NightOf) -> None:
     scene = night(30)
     scene.server.files = lambda name, _: (

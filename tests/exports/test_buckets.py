@@ -330,6 +330,7 @@ POINTS = ("export.placed:1", "export.written:1", "export.recorded:2", "export.pl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # six times the program, each of which imports much
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_in_the_midst_and_again_it_has_the_same_bytes(kind: str, tmp_path: Path, moto: Served) -> None:
     out = made(tmp_path, range(12))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
@@ -19,14 +21,38 @@ from batchflux.testing.bank import KEY, PRICE
 from tests.program import bank
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from batchflux.gateway.desk import Desk
     from batchflux.runner import Endless
     from batchflux.testing.bank import Bank
 
 GENERATIONS = "/images/generations"
+
+
+async def until(holds: Callable[[], object], pause: float = 0.002) -> None:
+    """Wait until something holds of which nobody tells; the bound is there for what hangs alone."""
+    async with asyncio.timeout(90):
+        while not holds():  # noqa: ASYNC110  as above
+            await asyncio.sleep(pause)
+
+
+async def at_once(bank: Bank, desk: Desk, *calls: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Make calls that are all there before the first of them is answered: refused, or waiting for a call."""
+    bank.held = lambda: True
+    asking = [asyncio.create_task(call) for call in calls]
+    await until(lambda: desk.waiting + sum(one.done() for one in asking) == len(asking))
+    bank.held = None
+    return await asyncio.gather(*asking)
+
+
+def numbers_in(text: str) -> dict[tuple[str, ...], float]:
+    """Return the gateway's own numbers as Prometheus reads them, by name and the values of their labels."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    own = [one for one in samples if one.name.startswith("batchflux_gateway_")]
+    return {(one.name.removeprefix("batchflux_gateway_"), *one.labels.values()): one.value for one in own}
 
 
 @dataclass
@@ -49,6 +75,7 @@ class Front:
 
     url: str
     run: Endless
+    desk: Desk
     http: aiohttp.ClientSession
 
     async def post(self, path: str, body: dict[str, Any], **headers: str) -> Answer:
@@ -91,7 +118,7 @@ class Gateways:
         loaded = load_manifest(path, out=str(self.folder / "out"), environ=environ, served=True)
         options = GatewayOptions(port=0, keys=clients, run=RunOptions(environ=environ))
         async with served(loaded, options) as running, aiohttp.ClientSession() as http:
-            yield Front(f"{running.bound.url}/v1", running.run, http)
+            yield Front(f"{running.bound.url}/v1", running.run, running.desk, http)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of results.csv."""

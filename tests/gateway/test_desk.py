@@ -13,8 +13,11 @@ from batchflux.gateway.clients import digest_of
 from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions, run, stream
 from batchflux.testing.bank import KEY, PRICE, picture_of
+from tests.gateway.conftest import at_once, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from tests.gateway.conftest import Answer, Front, Gateways
 
 AGAIN = {"x-stainless-retry-count": "1"}
@@ -24,6 +27,14 @@ def urls(answer: Answer) -> list[str]:
     """Return the links of an answer that has pictures."""
     assert answer.status == 200, answer.json
     return [one["url"] for one in answer.json["data"]]
+
+
+async def left(front: Front, call: Coroutine[Any, Any, Answer], there: Callable[[], object]) -> None:
+    """Make a call that is left once it is there, as far as the gateway sees it."""
+    waiting, asking = front.desk.waiting, asyncio.create_task(call)
+    await until(there)
+    asking.cancel()
+    await until(lambda: asking.done() and front.desk.waiting == waiting)
 
 
 async def look(front: Front, url: str) -> bytes:
@@ -45,9 +56,8 @@ async def test_a_call_gives_its_picture_by_a_link_and_is_on_record(gateways: Gat
 
 
 async def test_the_same_while_it_is_made_joins_and_afterwards_is_another_picture(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.2, 0.2)
     async with gateways.opened() as front:
-        first, second = await asyncio.gather(front.picture("job a"), front.picture("job a"))
+        first, second = await at_once(gateways.bank, front.desk, front.picture("job a"), front.picture("job a"))
         assert urls(first) == urls(second)
         assert gateways.bank.billed == {"a": 1}
         third = await front.picture("job a")
@@ -83,20 +93,19 @@ async def test_a_mark_stands_for_one_call_for_ever(gateways: Gateways) -> None:
 
 
 async def test_two_marks_at_once_are_two_calls(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.2, 0.2)
     async with gateways.opened() as front:
         marks = ({"Idempotency-Key": mark} for mark in ("a", "b", "a"))
-        answers = await asyncio.gather(*(front.picture("job a", headers=mark) for mark in marks))
+        calls = (front.picture("job a", headers=mark) for mark in marks)
+        answers = await at_once(gateways.bank, front.desk, *calls)
         assert len({urls(answer)[0] for answer in answers}) == 2
     assert gateways.bank.billed == {"a": 2}
 
 
 async def test_a_client_that_leaves_finds_its_picture_when_it_is_back(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.3, 0.3)
+    gateways.bank.held = lambda: True
     async with gateways.opened() as front:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.15):
-                await front.picture("job a")
+        await left(front, front.picture("job a"), lambda: gateways.bank.posts["a"])
+        gateways.bank.held = None
         assert urls(await front.picture("job a", headers=AGAIN))
         assert gateways.bank.billed == {"a": 1}
     async with gateways.opened() as front:  # and after a restart
@@ -152,9 +161,8 @@ async def test_a_picture_that_could_not_be_fetched_is_fetched_for_who_asks_again
 
 
 async def test_the_budget_is_never_passed_whoever_asks_at_once(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.02, 0.05)
     async with gateways.opened(limits=f", budget: {PRICE * 5:.2f}", at_once=50) as front:
-        answers = await asyncio.gather(*(front.picture(f"job j{n}") for n in range(30)))
+        answers = await at_once(gateways.bank, front.desk, *(front.picture(f"job j{n}") for n in range(30)))
         codes = [answer.status for answer in answers]
         assert codes.count(200) == 5
         assert {answer.code for answer in answers if answer.status != 200} == {"insufficient_quota"}
@@ -169,7 +177,8 @@ async def test_each_client_has_its_own_money_over_all_runs(gateways: Gateways) -
     )
     one, two = ({"Authorization": f"Bearer sk-{name}"} for name in ("one", "two"))
     async with gateways.opened(keys=keys) as front:
-        answers = await asyncio.gather(*(front.picture(f"job j{n}", headers=one) for n in range(8)))
+        calls = (front.picture(f"job j{n}", headers=one) for n in range(8))
+        answers = await at_once(gateways.bank, front.desk, *calls)
         assert sorted(answer.status for answer in answers) == [200] * 2 + [429] * 6
     async with gateways.opened(keys=keys) as front:
         assert (await front.picture("job k", headers=one)).code == "insufficient_quota"
@@ -180,11 +189,11 @@ async def test_each_client_has_its_own_money_over_all_runs(gateways: Gateways) -
 
 
 async def test_one_client_does_not_join_the_call_of_another(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.1, 0.1)
     keys = "".join(f"- name: {name}\n  sha256: {digest_of(f'sk-{name}').hex()}\n" for name in ("one", "two"))
     async with gateways.opened(keys=keys) as front:
         marks = ({"Authorization": f"Bearer sk-{name}", "Idempotency-Key": "same"} for name in ("one", "two"))
-        answers = await asyncio.gather(*(front.picture("job a", headers=mark) for mark in marks))
+        calls = (front.picture("job a", headers=mark) for mark in marks)
+        answers = await at_once(gateways.bank, front.desk, *calls)
         assert urls(answers[0]) != urls(answers[1])
     assert gateways.bank.billed == {"a": 2}
 
@@ -192,14 +201,13 @@ async def test_one_client_does_not_join_the_call_of_another(gateways: Gateways) 
 async def test_who_has_gone_before_the_request_left_is_not_charged(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "PATIENCE", 0.05)
-    gateways.bank.delay = (0.6, 0.6)
+    monkeypatch.setattr(desk, "PATIENCE", 0.0)
+    gateways.bank.held = lambda: True
     async with gateways.opened(at_once=1) as front:
         first = asyncio.create_task(front.picture("job a"))
-        await asyncio.sleep(0.2)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await front.picture("job b")
+        await until(lambda: gateways.bank.posts["a"])
+        await left(front, front.picture("job b"), lambda: front.desk.waiting == 2)
+        gateways.bank.held = None
         assert urls(await first)
         assert urls(await front.picture("job c"))
         assert gateways.bank.billed == {"a": 1, "c": 1}
@@ -245,10 +253,7 @@ async def test_pictures_that_are_in_a_bucket_alone_are_answered_and_shown(gatewa
     async with gateways.opened(more=more) as front:
         answer = await front.picture("job a", headers=mark)
         file = gateways.folder / "out" / "images" / f"{answer.headers['x-batchflux-jobs']}.jpg"
-        for _ in range(500):
-            if not file.exists() and not file.with_suffix(".png").exists():
-                break
-            await asyncio.sleep(0.02)
+        await until(lambda: not file.exists() and not file.with_suffix(".png").exists())
         assert await look(front, urls(answer)[0]) == picture_of("a")
         again = await front.post("/images/generations", {"prompt": "job a"}, Idempotency_Key="k")
         assert base64.b64decode(again.json["data"][0]["b64_json"]) == picture_of("a")

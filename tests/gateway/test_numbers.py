@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+
+from tests.gateway.conftest import numbers_in, until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Front, Gateways
@@ -17,24 +18,17 @@ CHAT = "/chat/completions"
 async def numbers(front: Front) -> dict[tuple[str, ...], float]:
     """Return the gateway's own numbers, by name and the values of their labels."""
     async with front.http.get(f"{front.url.removesuffix('/v1')}/metrics") as answer:
-        families = text_string_to_metric_families(await answer.text())
-    samples = [sample for family in families for sample in family.samples]
-    own = [one for one in samples if one.name.startswith("batchflux_gateway_")]
-    return {(one.name.removeprefix("batchflux_gateway_"), *one.labels.values()): one.value for one in own}
-
-
-async def until_they_wait(front: Front, count: int) -> dict[tuple[str, ...], float]:
-    while (found := await numbers(front))["waiting",] < count:  # noqa: ASYNC110  it is another's to say
-        await asyncio.sleep(0.01)
-    return found
+        return numbers_in(await answer.text())
 
 
 async def test_answers_joins_and_money_are_counted(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.3, 0.3)
+    gateways.bank.held = lambda: True
     async with gateways.opened() as front:
         calls = asyncio.gather(*(front.picture("job a") for _ in range(3)))
-        meanwhile = await until_they_wait(front, 3)
-        assert meanwhile["calls",] == 1
+        await until(lambda: front.desk.waiting == 3)
+        meanwhile = await numbers(front)
+        assert (meanwhile["calls",], meanwhile["waiting",]) == (1, 3)
+        gateways.bank.held = None
         await calls
         await front.post("/nowhere", {})
         await front.picture("")

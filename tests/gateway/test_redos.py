@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batchflux.gateway import redos
 from batchflux.ledger.decisions import Decision, decide
 from batchflux.testing.bank import picture_of
+from tests.gateway.conftest import until
 
 if TYPE_CHECKING:
     import pytest
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
 
 async def ended(gateways: Gateways, jobs: int) -> list[dict[str, str]]:
     """Wait until so many jobs have their row, and return all."""
-    for _ in range(1000):
-        if len(rows := gateways.rows()) >= jobs:
-            break
-        await asyncio.sleep(0.02)
-    return rows
+    await until(lambda: len(gateways.rows()) >= jobs, 0.02)
+    return gateways.rows()
 
 
 async def test_a_redo_is_made_and_paid_once_also_over_a_restart(

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.program import program
+from batchflux.testing.bank import PRICE
+from tests.program import Scene, bank, program
 
 if TYPE_CHECKING:
+    from batchflux.testing.bank import Bank
     from batchflux.testing.program import Program
 
-__all__ = ["program"]
+__all__ = ["bank", "program"]
 
-MANIFEST = "version: 1\nname: g\nprovider: {name: simulator, price: 0.04, options: {latency: 3}}\n"
+MANIFEST = "version: 1\nname: g\nprovider: {{name: tuzi, base_url: '{url}', keys: [TEST_KEY], price: {price}}}\n"
 
 
 def ask(url: str) -> None:
     """Ask for a picture, and let go of whatever comes of it."""
-    body, told = b'{"prompt": "a mug"}', {"Content-Type": "application/json"}
+    body, told = b'{"prompt": "job a"}', {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/images/generations", data=body, headers=told)  # noqa: S310  http
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  as above
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  as above
             answer.read()
     except OSError:
         return
@@ -32,23 +34,25 @@ def ask(url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("times", "code"), [(1, 0), (2, 128 + signal.SIGINT)])
-def test_a_signal_drains_and_a_second_one_ends_at_once(program: Program, times: int, code: int) -> None:
-    program.write("g.yaml", MANIFEST)
+def test_a_signal_drains_and_a_second_one_ends_at_once(program: Program, bank: Bank, times: int, code: int) -> None:
+    bank.held = lambda: True
+    program.write("g.yaml", MANIFEST.format(url=bank.url, price=PRICE))
     gateway = program.start("gateway", "g.yaml", "--out", "out", "--port", "0")
     assert gateway.stdout is not None
-    url = gateway.stdout.readline().strip()
-    client = threading.Thread(target=ask, args=(url,))
+    assert gateway.stderr is not None
+    client = threading.Thread(target=ask, args=(gateway.stdout.readline().strip(),))
     client.start()
-    log = program.folder / "out" / "ledger.db"
-    for _ in range(200):
-        if log.exists() and program.ledger():
-            break
-        threading.Event().wait(0.02)
-    for _ in range(times):
+    Scene.wait(lambda: bank.posts["a"] > 0)
+    gateway.send_signal(signal.SIGINT)
+    while not gateway.stderr.readline().startswith("Stopping: what is under way is finished"):
+        assert gateway.poll() is None
+    if times == 1:
+        bank.held = None
+    else:
         gateway.send_signal(signal.SIGINT)
-        threading.Event().wait(0.3)
     ended = program.finish(gateway)
     client.join()
     assert ended.code == code, ended.said
+    assert ("Stopped at once" in ended.err) == (times == 2)
     (job,) = program.ledger().values()
     assert job["status"] == ("done" if times == 1 else "pending"), job

@@ -6,19 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from batchflux.runner import stream
+from tests.gateway.conftest import until
 
 if TYPE_CHECKING:
     import pytest
 
-    from tests.gateway.conftest import Front, Gateways
-
-
-async def drained(front: Front) -> None:
-    """Wait until what ended is over: until then its reason stands."""
-    for _ in range(1000):
-        if front.run._engine is None:
-            return
-        await asyncio.sleep(0.01)
+    from tests.gateway.conftest import Gateways
 
 
 async def test_a_refused_key_is_tried_anew(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,12 +19,13 @@ async def test_a_refused_key_is_tried_anew(gateways: Gateways, monkeypatch: pyte
     async with gateways.opened() as front:
         refused = await front.picture("job a #auth*1 #url")
         assert (refused.status, refused.code) == (503, "provider_key_refused")
-        await drained(front)
+        await until(lambda: front.run._engine is None)  # what ended is over: until then its reason stands
         assert (await front.picture("job a #auth*1 #url")).status == 200
     assert gateways.bank.billed == {"a": 1}
 
 
-async def test_while_it_rests_calls_are_told_why_at_once(gateways: Gateways) -> None:
+async def test_while_it_rests_calls_are_told_why_at_once(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REST", 3600.0)
     async with gateways.opened() as front:
         assert (await front.picture("job a #auth*9")).code == "provider_key_refused"
         again = await front.picture("job b")
@@ -41,15 +35,16 @@ async def test_while_it_rests_calls_are_told_why_at_once(gateways: Gateways) -> 
 
 
 async def test_a_stop_finishes_what_is_under_way(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.4, 0.4)
+    gateways.bank.held = lambda: True
     async with gateways.opened(at_once=1) as front:
         under_way = asyncio.create_task(front.picture("job a"))
-        await asyncio.sleep(0.2)
+        await until(lambda: gateways.bank.posts["a"])
         waiting = asyncio.create_task(front.picture("job b"))
-        await asyncio.sleep(0.05)
+        await until(lambda: front.desk.waiting == 2)
         stopping = asyncio.create_task(front.run.drained())
-        assert (await under_way).status == 200
         left = await waiting
+        gateways.bank.held = None
+        assert (await under_way).status == 200
         assert (left.status, left.code) == (503, "gateway_stopping")
         assert int(left.headers["retry-after"]) > 0
         await stopping

@@ -28,6 +28,7 @@ async def test_a_model_that_fails_its_trial_stops_no_other_and_is_tried_anew(
 ) -> None:
     monkeypatch.setattr(stream, "REST", 3600)
     bank = gateways.bank
+    bank.held = lambda: bank.posts.total() < 4  # or one asks again before the fourth has come
     async with gateways.opened(manifest=MANIFEST.format(url=bank.url, price=PRICE)) as front:
         bad = await asyncio.gather(*(front.picture(f"job b{number} #nojson", model="max") for number in range(6)))
         assert sorted(answer.status for answer in bad) == [400] * 4 + [503] * 2

@@ -93,7 +93,7 @@ def nested(levels: int, times: int) -> str:
     return "\n".join(["a0: &a0 {x: 1, y: 2}", *(f"a{n}: &a{n} {{<<: [{inner}], k{n}: 1}}" for n, inner in names)])
 
 
-@pytest.mark.timeout(10)  # merged, it would double forty times
+@pytest.mark.timeout(60)  # merged, it would double forty times
 def test_nested_merge_keys_end_before_they_grow() -> None:
     with pytest.raises(ManifestError) as caught:
         read_tree(nested(40, 2).encode(), "x.yaml", lambda _: None)

@@ -125,7 +125,7 @@ def bomb(levels: int, merge: bool) -> bytes:  # noqa: FBT001  which of two bombs
     return "\n".join(lines).encode()
 
 
-@pytest.mark.timeout(10)  # expanded, it would take longer than the universe has been there
+@pytest.mark.timeout(60)  # expanded, it would take longer than the universe has been there
 @pytest.mark.parametrize("merge", [False, True])
 def test_bombs_end_before_they_grow(merge: bool) -> None:  # noqa: FBT001  which of two bombs
     with pytest.raises(ManifestError) as caught:

@@ -74,7 +74,7 @@ def test_what_templates_can_do(text: str, expected: str) -> None:
     assert compile_template(text).render(variables) == expected
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
     [

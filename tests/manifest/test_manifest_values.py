@@ -382,6 +382,18 @@ def test_a_model_may_be_paid_by_tokens(load: Load) -> None:
     )
 
 
+def test_a_table_of_prices_may_stand_for_all_models(load: Load) -> None:
+    """Its names are never taken for models, which would leave those that are asked without a price."""
+    text = "version: 1\nprovider: {{price: {}}}\nlimits: {{budget: 1}}\njobs: [{{prompt: x, model: pro}}]\n"
+    tokens = load(text.format("{most: 0.25, text_in: 5, image_out: 30}")).provider
+    assert tokens.price_of("pro") == Decimal("0.25")
+    assert tokens.cost_of("pro", Cost(tokens={"image_out": 4000})) == Decimal("0.12")
+    pixels = load(text.format("{megapixel: 0.03, further: 0.015}")).provider
+    assert pixels.cost_of("pro", Cost(megapixels=2)) == Decimal("0.045")
+    with pytest.raises(ManifestError, match='found "pro"; allowed is most, text_in'):
+        load(text.format("{most: 0.25, text_in: 5, pro: 0.1}"))
+
+
 @given(st.from_regex(r"https?:/{1,3}[A-Za-z0-9.:@-]{0,12}(/[!-~]{0,20})?", fullmatch=True))
 def test_what_is_read_as_a_url_has_a_host_and_no_user(text: str) -> None:
     try:

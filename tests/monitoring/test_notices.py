@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from batchflux.runner import RunOptions
 from batchflux.testing.bank import Bank
 from batchflux.testing.serving import serving
 from tests.monitoring.conftest import TOKEN, Receivers
+from tests.ports import kept_port
 from tests.proxying import proxying
 
 if TYPE_CHECKING:
@@ -25,12 +25,6 @@ JOBS = "".join(f"  - {{id: j{n}, prompt: 'job j{n} #url', output_format: png}}\n
 
 def write(program: Program, bank: Bank, notify: str = "", *, limits: str = "", jobs: str = JOBS) -> None:
     program.manifest(bank.url, jobs, limits=limits, more=f"notify: {notify}" if notify else "")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def told(program: Program, *said: str) -> str:
@@ -117,14 +111,15 @@ def test_of_a_budget_that_lasts_nothing_is_told(program: Program, bank: Bank, re
 
 @pytest.mark.slow
 def test_of_a_provider_that_goes_and_comes_is_told_once_each(program: Program, receivers: Receivers) -> None:
-    bank = Bank(delay=(0.05, 0.1))
-    port = free_port()
-    bank.url = f"http://127.0.0.1:{port}"
-    write(program, bank, "['${HOOK}', {ping: '${PING}'}]")
-    process = program.start("run", "m.yaml", HOOK=receivers.at("ok"), PING=receivers.at("ping"))
-    time.sleep(9)
-    with serving(bank.app(), port):
-        ended = program.finish(process)
+    bank = Bank(delay=(0.5, 0.6))  # the end overtakes what is on its way
+    with kept_port() as port:
+        bank.url = f"http://127.0.0.1:{port}"
+        write(program, bank, "['${HOOK}', {ping: '${PING}'}]")
+        process = program.start("run", "m.yaml", HOOK=receivers.at("ok"), PING=receivers.at("ping"))
+        while not (receivers.heard("ok", "provider") and ("POST", "log") in receivers.pings("ping")):
+            time.sleep(0.02)
+        with serving(bank.app(), port):
+            ended = program.finish(process)
     assert ended.code == 0, ended.said
     away, back = (one.json for one in receivers.heard("ok", "provider"))
     assert (away["provider"], away["state"], away["place"]) == ("tuzi", "away", "provider")
@@ -166,14 +161,14 @@ def test_a_receiver_that_stumbles_is_told_by_another_try(program: Program, bank:
 @pytest.mark.slow
 def test_receivers_that_never_answer_hold_nothing_up(program: Program, bank: Bank, receivers: Receivers) -> None:
     write(program, bank, "['${HOOK}', {ping: '${PING}'}, '${OK}']", limits=", budget: 1.4")
-    began = time.monotonic()
     addresses = {"HOOK": receivers.at("slow"), "PING": receivers.at("slow"), "OK": receivers.at("ok")}
     ended = program.run(**addresses)
+    over = time.monotonic()
     assert ended.code == 0
-    assert time.monotonic() - began < 60, "at most 30 seconds are waited"
     ok = receivers.heard("ok")
     assert [one.event for one in ok] == ["budget", "end"]
-    assert ok[-1].at - began < 10, "who answers is told at once"
+    assert over - ok[-1].at > 5, "who answers is told at once, 10 s before the others are given up"
+    assert over - ok[-1].at < 60, "at most 30 s are waited"
     assert "no answer within 10 s" in ended.err or "it took too long" in ended.err
     keeps_secrets(program, ended)
 
@@ -193,14 +188,16 @@ def test_a_second_signal_ends_the_waiting_and_the_exit_code_stays(
 
 @pytest.mark.slow
 def test_a_drained_run_tells_its_end(program: Program, bank: Bank, receivers: Receivers) -> None:
-    bank.delay = (0.3, 0.3)
+    bank.held = lambda: True
     write(program, bank, "['${HOOK}', {ping: '${PING}'}]")
     process = program.start(
         "run", "m.yaml", "--set", "limits.concurrency=2", HOOK=receivers.at("ok"), PING=receivers.at("ping")
     )
     while not bank.seen:
         time.sleep(0.02)
-    ended = program.kill(process, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    bank.held = None
+    ended = program.finish(process)
     assert ended.code == 143
     (notice,) = receivers.heard("ok")
     assert (notice.event, notice.json["reason"], notice.json["exit_code"]) == ("stop", "signal", 143)
@@ -259,13 +256,14 @@ class TestANightThatDoesNotBegin:
 
     @pytest.mark.slow
     def test_a_folder_that_another_process_runs(self, program: Program, bank: Bank, receivers: Receivers) -> None:
-        bank.delay = (1.0, 1.0)
+        bank.held = lambda: True
         write(program, bank, "{ping: '${PING}'}")
         process = program.start("run", "m.yaml", PING=receivers.at("first"))
         while not bank.seen:
             time.sleep(0.02)
         assert program.run(PING=receivers.at("ok")).code == 4
         assert receivers.pings() == [("POST", "4")], "the run that is under way began, this one did not"
+        bank.held = None
         assert program.finish(process).code == 0
         assert receivers.pings("first") == [("GET", "start"), ("POST", "0")]
 

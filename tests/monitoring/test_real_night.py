@@ -11,9 +11,11 @@ import pytest
 from batchflux.testing.bank import Bank
 from batchflux.testing.serving import serving
 from tests.monitoring.test_metrics import Samples, read, value
-from tests.monitoring.test_notices import free_port, write
+from tests.monitoring.test_notices import write
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from batchflux.testing.program import Program
@@ -31,11 +33,17 @@ def collected(path: Path, over: threading.Event) -> list[Samples]:
     return found
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    with kept_port() as kept:
+        yield kept
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("minutes", [2, 20])
-def test_what_happened_can_be_told(program: Program, receivers: Receivers, minutes: int) -> None:
-    bank, port, each = Bank(delay=(0.5, 1.5)), free_port(), 60 * minutes / 4
+def test_what_happened_can_be_told(program: Program, receivers: Receivers, port: int, minutes: int) -> None:
+    bank, each = Bank(delay=(0.5, 1.5)), 60 * minutes / 4
     bank.url = f"http://127.0.0.1:{port}"
     jobs = "".join(
         f"  - {{id: j{n}, prompt: 'job j{n} #{WAYS[n % len(WAYS)]}', output_format: png}}\n"

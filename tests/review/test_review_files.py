@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import threading
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from yarl import URL
 
+from batchflux.review import files
 from batchflux.review.files import open_picture
-from tests.review.conftest import Folder, Page, picture
+from batchflux.review.listen import serve
+from tests.review.conftest import Folder, Page, opened, picture
 
 PARTS = ["..", ".", "", "a.png", "sub", "link", "\0", "\udcff"]
 SECRET = "canary-of-the-ledger"
@@ -137,6 +142,35 @@ async def test_a_pipe_and_a_folder_are_not_waited_for(page: Page, folder: Folder
     os.mkfifo(folder.root / "images/a.png")
     (folder.root / "images/b.png").mkdir()
     assert [(await fetch(page, f"/images/{name}.png"))[0] for name in "ab"] == [404, 404]
+
+
+async def test_a_picture_that_is_opened_for_nobody_any_more_is_closed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Browsers call off what has been scrolled past, and a review ends while pictures are on their way."""
+    asked, go, opened_ones = threading.Event(), threading.Event(), list[FileIO]()
+
+    def late(root: Path, name: str) -> tuple[FileIO, str] | None:
+        asked.set()
+        go.wait(60)
+        found = open_picture(root, name)
+        assert found is not None
+        opened_ones.append(found[0])
+        return found
+
+    monkeypatch.setattr(files, "open_picture", late)
+    await folder.add("mug")
+    site = await serve(folder.root, "127.0.0.1", 0, print)
+    async with opened(site) as page:
+        asking = asyncio.create_task(fetch(page, "/images/mug.png"))
+        await asyncio.to_thread(asked.wait, 60)
+        asking.cancel()
+        await asyncio.wait([asking])
+    await site.stop()
+    go.set()
+    async with asyncio.timeout(60):
+        while not (opened_ones and opened_ones[0].closed):  # noqa: ASYNC110  a thread of the review closes it
+            await asyncio.sleep(0.01)
 
 
 async def test_a_picture_is_sent_again_only_when_it_changed(page: Page, folder: Folder) -> None:

@@ -70,6 +70,7 @@ def test_openai_generates_edits_and_streams(opened: Open, tools: type[Tools]) ->
         assert answer.usage.input_tokens_details.image_tokens == pictures * 323
     assert [event.type for event in events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     assert [event.type for event in edits] == ["image_edit.partial_image", "image_edit.completed"]
+    made.stop()  # a picture is counted once its answer has left, in the simulator's own thread
     assert made.simulator.requests.billed == made.simulator.requests.answered == 5
 
 

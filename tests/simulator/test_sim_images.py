@@ -115,8 +115,8 @@ async def test_the_same_link_serves_the_same_bytes_after_a_restart(serve: Serve,
     chat = await first.chat("Blue", tools.photo(300, 200), tools.photo(90, 160, "red"))
     standard = await first.standard("Blue", seed=4, aspect_ratio="4:3", output_format="png")
     before = [await first.get(answer.url) for answer in (chat, standard)]
+    second = await serve(size=64, seed=9)  # while the first has its port: this one has another for sure
     await first.simulator.stop()
-    second = await serve(size=64, seed=9)
     assert second.base != first.base
     after = [await second.get(urlsplit(answer.url).path) for answer in (chat, standard)]
     assert [page.status for page in after] == [200, 200]
@@ -236,6 +236,17 @@ def test_the_cache_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) ->
         cache.keep(upload(tools.photo(60, 40, f"hsl({index * 10}, 80%, 50%)")))
     assert sum(file.stat().st_size for file in folder.iterdir()) <= one * 5
     newest = upload(tools.photo(60, 40, "hsl(190, 80%, 50%)"))
+    assert cache.read(newest.sha256)
+
+
+def test_what_was_just_kept_stays_whatever_the_times_of_others_say(tmp_path: Path, tools: type[Tools]) -> None:
+    cache = ReferenceCache(str(tmp_path), limit=len(reduce(tools.photo(60, 40, "red"))) * 4)
+    for index in range(4):
+        cache.keep(upload(tools.photo(60, 40, f"hsl({index * 10}, 80%, 50%)")))
+    for file in tmp_path.iterdir():
+        os.utime(file, (4e9, 4e9))
+    newest = upload(tools.photo(60, 40, "hsl(190, 80%, 50%)"))
+    cache.keep(newest)
     assert cache.read(newest.sha256)
 
 

@@ -148,7 +148,10 @@ async def test_the_picture_is_slow_when_told_and_the_stream_starts_at_once(serve
     assert b'"role":"assistant"' in first
 
 
-async def test_stopping_ends_what_is_still_running(serve: Serve, tools: type[Tools]) -> None:
+async def test_stopping_ends_what_is_still_running(
+    serve: Serve, tools: type[Tools], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchflux.simulator.server._GRACE", 60.0)  # in which pictures that are due are still answered
     client = await serve(latency=60, faults={"script": [{"match": "hang", "fault": "hang"}]})
     running = [
         asyncio.create_task(client.ask(style, prompt)) for style in ("standard", "chat") for prompt in ("x", "hang")
@@ -178,7 +181,7 @@ def test_embedded_starts_and_stops_in_a_thread_of_its_own(tmp_path: Path) -> Non
         assert response.status == 200
     embedded.stop()
     embedded.stop()
-    assert Counter(thread.name for thread in threading.enumerate()) == before
+    assert not Counter(thread.name for thread in threading.enumerate()) - before  # an earlier test's may end meanwhile
     with pytest.raises(OSError, match="refused"), socket.create_connection((host, port)):
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def test_one_table_in_any_dress_has_the_same_rows_or_is_asked_about(
         data = encoding[1] + written.getvalue().encode(encoding[0])
     except UnicodeEncodeError:  # no table of this encoding has such words
         return
-    path = tmp_path / "t.csv"
+    path = tmp_path / f"{hashlib.sha256(data).hexdigest()}.csv"  # two of one size at one time would be taken for one
     path.write_bytes(data)
     said: list[str] = []
     found: list[tuple[str, ...]] = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -13,6 +15,37 @@ from tests.serving import ScriptedServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+T = TypeVar("T")
+
+
+@dataclass
+class Clock:
+    """The time of the test's loop, which stands still: what is to come before a time is up comes, however slowly."""
+
+    at: float
+
+    async def over(self, task: asyncio.Task[T], step: float = 0.1) -> T:
+        """Let time pass until a task is over, in steps of so many seconds."""
+        while not task.done():
+            self.at += step
+            await asyncio.sleep(0)
+        return await task
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds, also where time stands still."""
+    while not holds():  # noqa: ASYNC110  it tells nobody
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Stop the time of the loop."""
+    loop = asyncio.get_running_loop()
+    made = Clock(loop.time())
+    monkeypatch.setattr(loop, "time", lambda: made.at)
+    return made
 
 
 @pytest.fixture

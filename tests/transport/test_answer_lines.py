@@ -94,7 +94,7 @@ async def test_packed_lines_are_unpacked(serve: Serve, connect: Connect) -> None
 
 
 async def test_what_breaks_off_is_told_behind_the_lines_that_came(serve: Serve, connect: Connect) -> None:
-    server = await serve(["read", chunks(b"one\ntwo\nthr", whole=False), "close"])
+    server = await serve(["read", chunks(b"one\ntwo\nthr", whole=False)])
     lines, error = await taken(await connect(server.url))
     assert lines == [b"one", b"two"]
     assert error is not None

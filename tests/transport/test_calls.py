@@ -11,7 +11,7 @@ import json
 import random
 import socket
 import sys
-import time
+import threading
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,12 @@ from batchflux.errors import Code, JobError, UsageError
 from batchflux.models import BASE, SECONDS, Content, Exchanged, Finished, HttpRequest, Inline, Json
 from batchflux.testing.serving import serving
 from batchflux.transport import Transport, TransportOptions
+from tests.transport.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tests.transport.conftest import Clock
 
 
 KEY = "sk-canary-0123456789"
@@ -279,12 +282,12 @@ async def test_a_connection_that_takes_too_long_is_timeout(serve: Any, connect: 
     assert (error.code, error.billed) == (Code.TIMEOUT, False)
 
 
-async def test_a_pool_without_a_free_place_is_timeout(serve: Any, connect: Any) -> None:
+async def test_a_pool_without_a_free_place_is_timeout(serve: Any, connect: Any, clock: Clock) -> None:
     server = await serve(["read", "hang"])
-    transport = await connect(server.url, connections=1, connect_timeout=0.1)
+    transport = await connect(server.url, connections=1, connect_timeout=1, timeout=600)
     first = asyncio.create_task(Asker().ask(transport))
     await server.asked.wait()
-    error = await Asker().fails(transport)
+    error = await clock.over(asyncio.create_task(Asker().fails(transport)))
     assert (error.code, error.billed) == (Code.TIMEOUT, False)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -430,9 +433,11 @@ async def test_what_looks_like_another_host_is_a_path_of_the_provider(serve: Any
     assert server.requests[0][0].startswith(b"POST //169.254.169.254/latest HTTP/1.1\r\n")
 
 
-async def test_an_answer_that_does_not_come_in_time_is_unknown(serve: Any, connect: Any) -> None:
+async def test_an_answer_that_does_not_come_in_time_is_unknown(serve: Any, connect: Any, clock: Clock) -> None:
     server = await serve(["read", "hang"])
-    error = await Asker().fails(await connect(server.url, timeout=0.1))
+    asked = asyncio.create_task(Asker().fails(await connect(server.url, timeout=1)))
+    await server.asked.wait()
+    error = await clock.over(asked)
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
     await server.gone.wait()
 
@@ -463,10 +468,14 @@ async def test_an_answer_cut_off_is_finished_incomplete(serve: Any, connect: Any
 
 
 @pytest.mark.parametrize("option", ["timeout", "idle_timeout"])
-async def test_an_answer_that_stalls_is_finished_incomplete(serve: Any, connect: Any, option: str) -> None:
+async def test_an_answer_that_stalls_is_finished_incomplete(
+    serve: Any, connect: Any, clock: Clock, option: str
+) -> None:
     server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "hang"])
     asker = Asker()
-    error = await asker.fails(await connect(server.url, **{option: 0.2}))
+    asked = asyncio.create_task(asker.fails(await connect(server.url, **{option: 1})))
+    await until(lambda: asker.readers and asker.readers[0].data)
+    error = await clock.over(asked)
     assert error.code is Code.UNKNOWN
     assert (asker.readers[0].data, asker.readers[0].ends) == (b"hello", [False])
 
@@ -631,7 +640,7 @@ async def test_an_upload_refused_before_its_end_is_judged_by_the_answer(
     serve: Any, connect: Any, *, repeatable: bool
 ) -> None:
     refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
-    server = await serve(["pause", refused, "stall"], ["read", OK])
+    server = await serve(["head", refused, "stall"], ["read", OK])
     transport = await connect(server.url, connections=1)
     error = await Asker().fails(transport, repeatable=repeatable, body={"prompt": "x" * (30 << 20)})
     assert error.message.startswith("status 413")
@@ -680,15 +689,19 @@ async def test_a_transport_that_is_not_open_says_so() -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-async def test_an_answer_that_came_while_the_process_stood_still_is_read(pieces: int) -> None:
+async def test_an_answer_that_came_while_the_process_stood_still_is_read(pieces: int, clock: Clock) -> None:
     """Ctrl-Z, a paused machine: all timers are overdue before a socket is looked at."""
+    arrived, written = threading.Event(), threading.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
+        arrived.set()
         for _ in range(pieces):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
             await response.write(b"hello")
+        await response.write_eof()
+        written.set()
         return response
 
     app, asker = web.Application(), Asker()
@@ -699,13 +712,14 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read(pieces:
         )
         async with Transport(options) as transport:
             asked = asyncio.create_task(asker.ask(transport))
-            await asyncio.sleep(0.05)
-            time.sleep(1.5)  # noqa: ASYNC251  the loop stands still, and the server does not
+            await until(arrived.is_set)
+            assert written.wait(60)  # the loop stands still, and the server does not
+            clock.at += 1.5
             await asked
     assert asker.readers[0].data == b"hello" * pieces
 
 
-async def test_a_call_that_is_due_goes_on_for_as_long_as_it_may_then() -> None:
+async def test_a_call_that_is_due_goes_on_for_as_long_as_it_may_then(serve: Any, connect: Any, clock: Clock) -> None:
     """Asked again at its time, and not before each piece: the last answer counts."""
     asked: list[float] = []
 
@@ -713,16 +727,10 @@ async def test_a_call_that_is_due_goes_on_for_as_long_as_it_may_then() -> None:
         asked.append(began)
         return began + min(0.2 * len(asked), 0.6)
 
-    async def answer(_: web.Request) -> web.Response:
-        await asyncio.sleep(30)
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/{tail:.*}", answer)
-    with serving(app) as url:
-        options = TransportOptions(base_url=url, timeout=9, due=due, connections=4, max_bytes=10**6, spool_dir=".")
-        async with Transport(options) as transport:
-            error = await Asker().fails(transport)
+    server = await serve(["read", "hang"])
+    asking = asyncio.create_task(Asker().fails(await connect(server.url, timeout=9, due=due)))
+    await server.asked.wait()
+    error = await clock.over(asking)
     assert error.code is Code.UNKNOWN
     assert len(set(asked)) == 1
     assert len(asked) >= 4

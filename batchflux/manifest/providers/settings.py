@@ -18,10 +18,10 @@ Mode = Literal["live", "batch", "batch_then_live"]
 NO_KEY = "(no key)"
 _NANO = Decimal("1e-9")  # of a currency: the smallest amount that is counted
 _PRICED = (
-    "price of one image in `currency`, or of one by each model: {MODEL: PRICE}; of a model that is paid by megapixels, "
+    "price of one image in `currency`, or of one by each model: {MODEL: PRICE}; of models that are paid by megapixels, "
     "those of references too, {megapixel: PRICE, further: PRICE}: the first and each after it; of one paid by tokens "
     "{most: PRICE, text_in: ..., image_in: ..., text_out: ..., image_out: ...}: the most of one image, and the "
-    "price of a million tokens of each kind"
+    "price of a million tokens of each kind; of all models, or of MODEL alone"
 )
 
 

@@ -46,6 +46,7 @@ export function followCompare() {
 }
 
 async function buildSides(dialog, rows, now) {
+  if (!dialog.open) dialog.showModal(); // at once, as a picture is
   const all = await Promise.all(rows.map(details));
   if (comparedFor !== now) return;
   const focused = focusIn(dialog)?.dataset.for;
@@ -64,7 +65,6 @@ async function buildSides(dialog, rows, now) {
       h("p", { class: "means" }, `${say.means.pick} ${say.means.reject} ${say.means.redo}`),
     ),
   );
-  if (!dialog.open) dialog.showModal();
   const again = focused ? dialog.querySelector(`[data-for="${focused}"]`) : null;
   (again ?? dialog.querySelectorAll(".side")[chosen]).focus({ preventScroll: true });
   markChosen();

@@ -71,8 +71,10 @@ export function followOpen() {
   if (!same) {
     if (placeOf.has(row)) setCurrent(row, { reveal: state.view === "gallery" });
     showLarge(row);
-  } else if (changed) showPanel(row);
-  else showPlace();
+  } else if (shownRow === row) {
+    if (changed) showPanel(row);
+    else showPlace();
+  } // else it is still to be drawn, as it is by then
 }
 
 // The pictures before and after; they are there also when this one's verdict has taken it out of the filter.
@@ -112,6 +114,8 @@ const placeText = (row) =>
 
 async function showLarge(row) {
   const dialog = byId("large");
+  dialog.setAttribute("aria-label", say.picture(columns.id[row]));
+  if (!dialog.open) dialog.showModal(); // at once: a form that is opened meanwhile lies above, and Escape is for this
   const all = await details(row);
   if (large !== row) return;
   const kept = noteAwaited ? "note" : focusIn(dialog)?.dataset.for;
@@ -119,7 +123,6 @@ async function showLarge(row) {
   const modes = modesOf(all);
   const could = modes.map(([name]) => name);
   const mode = [state.mode, "beside"].find((name) => could.includes(name) && state.mode !== "picture") ?? "picture";
-  dialog.setAttribute("aria-label", say.picture(all.id));
   dialog.replaceChildren(
     h(
       "div",
@@ -130,7 +133,6 @@ async function showLarge(row) {
     ),
   );
   showPlace();
-  if (!dialog.open) dialog.showModal();
   const close = control(dialog, "close");
   (control(dialog, kept || "close", ":not(:disabled)") ?? close).focus({
     preventScroll: true,

@@ -80,8 +80,9 @@ export function latency() {
   values.sort((a, b) => a - b);
   const longest = values.at(-1);
   const width = niceStep(longest / 24);
-  const counts = new Array(Math.floor(longest / width) + 1).fill(0);
-  for (const value of values) counts[Math.floor(value / width)] += 1;
+  const binOf = (value) => Math.floor(value / width + 1e-9); // 0.15 / 0.05 is a little less than 3
+  const counts = new Array(binOf(longest) + 1).fill(0);
+  for (const value of values) counts[binOf(value)] += 1;
   const [p50, p95, p99] = [50, 95, 99].map((p) => percentile(values, p));
   return { width, counts, p50, p95, p99, total: values.length, longest };
 }

@@ -319,7 +319,7 @@ class BatchQueue:
             return
         total = len(batch.lines)
         stops = batch.fault in ("batch_expired", "batch_cancelled")
-        until = total // _HALF if stops or batch.fault == "batch_half" else total
+        until = total // _HALF if stops or batch.fault in ("batch_half", "batch_stuck") else total
         if batch.state == "validating":
             batch.state = "in_progress"
         began, takes, done = time.monotonic(), batch.seconds * (1 - _CHECKING - _ENDING), 0
@@ -330,6 +330,8 @@ class BatchQueue:
             done = due
             if done < until:
                 await self._wait(batch, _STEP)
+        if batch.fault == "batch_stuck":
+            await batch.stop.wait()
         end: State = "cancelled" if batch.stop.is_set() else "completed"
         if stops:
             end = "expired" if batch.fault == "batch_expired" else "cancelled"

@@ -19,11 +19,13 @@ from batchflux.gateway.running import Gateway, GatewayOptions, gateway
 from batchflux.manifest import load_manifest
 from batchflux.runner import RunOptions
 from batchflux.testing.bank import KEY, PRICE, Bank, opened
+from tests.gateway.conftest import at_once
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from pathlib import Path
 
+    from batchflux.gateway.desk import Desk
     from batchflux.manifest.reading.values import Rate
 
 IMAGES, EDITS, CHAT = "/v1/images/generations", "/v1/images/edits", "/v1/chat/completions"
@@ -70,6 +72,7 @@ class House:
     more: str = ""
     provider: str = ""
     read: ClientKeys | None = None  # as the gateway has them
+    desk: Desk | None = None  # of the last that was opened
 
     @property
     def out(self) -> Path:
@@ -99,6 +102,7 @@ class House:
         manifest = load_manifest(self.base / "m.yaml", served=True)
         run = RunOptions(environ={"TEST_KEY": KEY})
         async with gateway(manifest, GatewayOptions(port=0, keys=keys, run=run)) as running:
+            self.desk = running.desk
             yield running, keys
 
     @asynccontextmanager
@@ -113,6 +117,11 @@ class House:
     async def caller(self) -> AsyncIterator[Caller]:
         async with self.callers() as callers:
             yield next(iter(callers.values()))
+
+    async def at_once(self, *calls: Coroutine[Any, Any, Any]) -> list[Any]:
+        """Make calls that are all there before the first of them is answered."""
+        assert self.desk is not None
+        return await at_once(self.bank, self.desk, *calls)
 
 
 @pytest.fixture

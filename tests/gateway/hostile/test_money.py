@@ -10,7 +10,8 @@ import pytest
 from batchflux.gateway import desk
 from batchflux.manifest.reading.values import Rate
 from batchflux.testing.bank import PRICE
-from tests.gateway.hostile.conftest import IMAGES, House, together
+from tests.gateway.conftest import until
+from tests.gateway.hostile.conftest import IMAGES, House
 
 pytestmark = pytest.mark.slow
 
@@ -39,28 +40,25 @@ async def test_the_manifests_budget_bounds_all_clients_together(house: House) ->
     house.more = f"limits: {{budget: {PRICE * 5:.2f}}}\n"
     house.client("a", budget="100")
     house.client("b")
-    house.bank.delay = (0.05, 0.1)
     async with house.callers() as callers:
         calls = (callers["ab"[number % 2]].buy(f"job {number}") for number in range(20))
-        ends = Counter(await together(*calls))
+        ends = Counter(await house.at_once(*calls))
         assert ends == {(200, None): 5, (429, "insufficient_quota"): 15}
     assert house.bank.billed.total() == 5
 
 
 async def test_a_client_that_joins_pays_nothing_and_needs_no_money(house: House) -> None:
     house.client("a", budget=f"{PRICE:.2f}", rate=Rate(count=1, seconds=3600))
-    house.bank.delay = (0.2, 0.2)
     async with house.caller() as caller:
-        ends = await together(*(caller.buy("job a") for _ in range(20)))
+        ends = await house.at_once(*(caller.buy("job a") for _ in range(20)))
         assert set(ends) == {(200, None)}
         assert await caller.buy("job a", headers={"x-stainless-retry-count": "1"}) == (200, None)
     assert house.bank.billed.total() == 1
 
 
 async def test_who_paid_and_who_joined_is_told_apart(house: House) -> None:
-    house.bank.delay = (0.3, 0.3)
     async with house.caller() as caller:
-        ends = await together(*(caller.ask(IMAGES, {"prompt": "job a"}) for _ in range(5)))
+        ends = await house.at_once(*(caller.ask(IMAGES, {"prompt": "job a"}) for _ in range(5)))
         assert sorted("x-batchflux-joined" in headers for _, _, headers in ends) == [False, True, True, True, True]
         again = await caller.ask(IMAGES, {"prompt": "job a"}, headers={"x-stainless-retry-count": "1"})
         assert again[2]["x-batchflux-joined"] == "true"
@@ -70,7 +68,7 @@ async def test_a_rate_that_is_raced(house: House) -> None:
     house.client("a", rate=Rate(count=5, seconds=3600))
     house.client("b", rate=Rate(count=5, seconds=3600))
     async with house.callers() as callers:
-        ends = await together(*(callers["a"].buy(f"job {number}") for number in range(30)))
+        ends = await house.at_once(*(callers["a"].buy(f"job {number}") for number in range(30)))
         assert Counter(ends) == {(200, None): 5, (429, "rate_limit_exceeded"): 25}
         status, said, headers = await callers["a"].ask(IMAGES, {"prompt": "job late"})
         assert (status, said["error"]["code"]) == (429, "rate_limit_exceeded")
@@ -84,10 +82,9 @@ async def test_a_rate_that_is_raced(house: House) -> None:
 async def test_a_marked_call_is_paid_once_however_often_it_comes_at_once(house: House) -> None:
     house.client("a")
     house.client("b")
-    house.bank.delay = (0.1, 0.1)
     async with house.callers() as callers:
         mark = {"Idempotency-Key": "order 4711"}
-        ends = await together(*(callers["a"].buy("job a", headers=mark) for _ in range(20)))
+        ends = await house.at_once(*(callers["a"].buy("job a", headers=mark) for _ in range(20)))
         assert set(ends) == {(200, None)}
         assert await callers["a"].buy("job a", headers=mark) == (200, None)
         assert house.bank.billed.total() == 1
@@ -98,10 +95,9 @@ async def test_a_marked_call_is_paid_once_however_often_it_comes_at_once(house: 
 
 
 async def test_two_contents_race_for_one_mark(house: House) -> None:
-    house.bank.delay = (0.1, 0.1)
     async with house.caller() as caller:
         mark = {"Idempotency-Key": "k"}
-        ends = Counter(await together(*(caller.buy(f"job {number % 2}", headers=mark) for number in range(10))))
+        ends = Counter(await house.at_once(*(caller.buy(f"job {number % 2}", headers=mark) for number in range(10))))
         assert ends == {(200, None): 5, (400, "idempotency_key_reused"): 5}
     assert house.bank.billed.total() == 1
 
@@ -110,15 +106,18 @@ async def test_a_client_that_is_taken_out_loses_its_budget_and_not_its_bound(hou
     """What it has waiting must not be bought without one."""
     house.client("b")
     house.client("a", budget=f"{PRICE * 2:.2f}")
-    house.bank.delay = (0.3, 0.3)
+    bank = house.bank
+    bank.held = lambda: True
     async with house.callers() as callers:
+        assert house.desk is not None
+        desk, keys = house.desk, house.read
         calls = [asyncio.create_task(callers["a"].buy(f"job {number}")) for number in range(12)]
-        while house.bank.posts.total() < 2:  # noqa: ASYNC110  it tells nobody
-            await asyncio.sleep(0.01)
+        await until(lambda: bank.posts.total() == 2 and desk.waiting + sum(call.done() for call in calls) == 12)
         house.take_out("a")
-        assert house.read is not None
-        house.read.reload()
-        ends = Counter(await together(*calls))
+        assert keys is not None
+        keys.reload()
+        bank.held = None
+        ends = Counter(await asyncio.gather(*calls))
         assert ends == {(200, None): 2, (429, "insufficient_quota"): 10}
         assert await callers["a"].buy("job late") == (401, "invalid_api_key")
     assert house.bank.billed.total() == 2
@@ -143,9 +142,8 @@ async def test_a_client_that_asks_and_leaves_leaves_so_many_calls_behind(
     monkeypatch.setattr(desk, "MOST_OF_CLIENT", 10)
     house.client("a")
     house.client("b")
-    house.bank.delay = (0.5, 0.5)
     async with house.callers() as callers:
-        ends = Counter(await together(*(callers["a"].buy(f"job {number}") for number in range(30))))
+        ends = Counter(await house.at_once(*(callers["a"].buy(f"job {number}") for number in range(30))))
         assert ends == {(200, None): 10, (429, "rate_limit_exceeded"): 20}
         assert await callers["b"].buy("job of another") == (200, None)
         assert await callers["a"].buy("job later") == (200, None)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from batchflux.testing.bank import PRICE, opened
 from batchflux.testing.dialect import job_of
 from batchflux.testing.program import program_in
 from tests.gateway.load.crowd import Crowd
+from tests.serving import kept_port
 
 if TYPE_CHECKING:
     import subprocess
@@ -52,10 +52,8 @@ def program(tmp_path: Path) -> Iterator[Program]:
 class Gateway:
     """The gateway as a process that is killed and started again, at one port; `resident` is its memory as it was."""
 
-    def __init__(self, program: Program, bank: Bank) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = int(listener.getsockname()[1])
+    def __init__(self, program: Program, bank: Bank, port: int) -> None:
+        self.port = port
         self.url = f"http://127.0.0.1:{self.port}"
         self.resident: list[tuple[float, float]] = []
         self.cpu = 0.0  # seconds that the last process took
@@ -68,8 +66,8 @@ class Gateway:
 
     async def ready(self) -> None:
         """Wait until it answers."""
-        async with aiohttp.ClientSession() as session:
-            for _ in range(200):
+        async with asyncio.timeout(90), aiohttp.ClientSession() as session:
+            while True:
                 try:
                     async with session.get(f"{self.url}/health") as answer:
                         assert answer.status == 200
@@ -77,7 +75,6 @@ class Gateway:
                 except aiohttp.ClientError:
                     assert self.process.poll() is None, self._program.finish(self.process).said
                     await asyncio.sleep(0.1)
-        raise AssertionError("it does not answer")
 
     async def killed(self) -> None:
         """Kill it with -9, and start it again."""
@@ -113,11 +110,12 @@ def _cpu(pid: int) -> float:
 
 async def load(program: Program, bank: Bank, *, seconds: float, kills: list[float]) -> Gateway:
     """Have a crowd call for so long, and give the verdict on what it got and what the bank billed."""
-    gateway = Gateway(program, bank)
-    await gateway.ready()
-    crowd = Crowd(gateway.url, clients=200, leaves_within=bank.delay[1])
-    await asyncio.gather(crowd.call_for(seconds), gateway.lives(kills, seconds))
-    ended = await asyncio.to_thread(program.kill, gateway.process, signal.SIGTERM)
+    with kept_port() as port:
+        gateway = Gateway(program, bank, port)
+        await gateway.ready()
+        crowd = Crowd(gateway.url, clients=200, leaves_within=bank.delay[1])
+        await asyncio.gather(crowd.call_for(seconds), gateway.lives(kills, seconds))
+        ended = await asyncio.to_thread(program.kill, gateway.process, signal.SIGTERM)
     assert ended.code in {0, 143}, ended.said
     verdict(program, bank, crowd)
     print(f"CPU of the last process: {gateway.cpu:.1f} s")  # noqa: T201  what it is run by hand for

@@ -15,10 +15,9 @@ from batchflux.ledger.decisions import Decision, decide
 from batchflux.output import resources
 from batchflux.runner import stream
 from batchflux.testing.bank import PRICE
+from tests.gateway.conftest import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.gateway.conftest import Gateways
 
 AGAIN = {"x-stainless-retry-count": "1"}
@@ -44,12 +43,6 @@ def clients(**budgets: int | None) -> str:
         + ("" if most is None else f"  budget: {PRICE * most:.2f}\n")
         for name, most in budgets.items()
     )
-
-
-async def until(holds: Callable[[], object], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110  the bank's thread decides
-            await asyncio.sleep(0)
 
 
 async def test_a_stop_with_a_task_out_is_told_as_what_may_be_billed(gateways: Gateways) -> None:
@@ -84,7 +77,7 @@ async def test_a_picture_that_waits_for_its_host_is_not_bought_again_as_the_prov
     async with gateways.opened(manifest=manifest(gateways)) as front:
         asking = asyncio.create_task(front.picture("job a #url #link503"))
         await until(lambda: bank.downloads["a"] >= outages.FEW)
-        await asyncio.sleep(0.5)  # nobody asks the host now
+        await until(lambda: front.run.waiting() and front.run._rested())  # nobody asks the host now
         assert (await front.picture("job b #auth")).status == 503
         bank.prompts["a"] = "job a"
         assert (await asking).status == 200
@@ -92,13 +85,15 @@ async def test_a_picture_that_waits_for_its_host_is_not_bought_again_as_the_prov
 
 
 async def test_a_budget_that_is_lowered_holds_for_what_waits(gateways: Gateways) -> None:
-    gateways.bank.delay = (0.1, 0.1)
+    bank = gateways.bank
+    bank.held = lambda: bank.posts.total() == 2
     async with gateways.opened(at_once=1, keys=clients(left=100)) as front:
         asking = [asyncio.create_task(front.picture(f"job {n}", headers=LEFT)) for n in range(6)]
-        await until(lambda: gateways.bank.posts.total() == 2)
+        await until(lambda: bank.posts.total() == 2 and front.desk.waiting + sum(one.done() for one in asking) == 6)
         (gateways.folder / "keys.yaml").write_text(clients(left=1), encoding="utf-8")
         assert gateways.clients is not None
         gateways.clients.reload()
+        bank.held = None
         answers = await asyncio.gather(*asking)
         assert sorted(answer.status for answer in answers) == [200, 200, 429, 429, 429, 429]
     assert gateways.bank.billed.total() == 2
@@ -113,7 +108,8 @@ async def test_a_redo_that_waits_for_money_is_in_nobodys_way(
         name = (await front.picture("job a", headers=LEFT)).headers["x-batchflux-jobs"]
         key = next(bytes.fromhex(row["key"]) for row in gateways.rows() if row["id"] == name)
         await asyncio.to_thread(decide, gateways.folder / "out" / "ledger.db", Decision(keys=(key,), review="redo"))
-        await asyncio.sleep(0.4)
+        log = gateways.folder / "out" / "run.log"
+        await until(lambda: '"redo_left"' in log.read_text(encoding="utf-8"), 0.02)
         assert (await front.picture("job a", headers=RIGHT)).status == 200
         assert (await front.picture("job a", headers=RIGHT)).status == 200
     assert gateways.bank.billed == {"a": 3}
@@ -137,7 +133,7 @@ async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, mo
         assert answer.status == 200, answer.json
         answer = await front.picture("job a #wait*1000", model=TASKS, headers=LEFT | AGAIN)
         assert answer.status == 200, answer.json
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             ends = await asyncio.gather(*(front.picture(f"job c{n}", headers=LEFT) for n in range(3)))
         assert sorted(end.status for end in ends) == [200, 429, 429]
     assert gateways.bank.billed.total() == 3
@@ -146,9 +142,9 @@ async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, mo
 async def test_a_call_that_comes_as_the_gate_closes_is_answered(gateways: Gateways) -> None:
     async with gateways.opened(limits=f", budget: {PRICE * 2:.2f}") as front:
         asking = asyncio.create_task(front.picture("job a"))
-        async with asyncio.timeout(10):
-            await until(lambda: front.run._queue.qsize() or asking.done())
-            front.run.session.gate.close(StopRun("renewed", "now"))
+        await until(lambda: front.run._queue.qsize() or asking.done(), 0)
+        front.run.session.gate.close(StopRun("renewed", "now"))
+        async with asyncio.timeout(60):
             answer = await asking
         assert answer.status in {200, 503}
 
@@ -194,7 +190,7 @@ async def test_what_was_answered_as_the_ledger_broke_is_not_bought_again(
         assert (answer.status, answer.code) == (400, "unknown_outcome")
         await until(lambda: front.run._engine is None)  # what the broken ledger ended is over
         assert (await front.picture("job b", headers=LEFT)).status == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             ends = await asyncio.gather(*(front.picture(f"job c{n}", headers=LEFT) for n in range(3)))
         assert sorted(end.status for end in ends) == [200, 429, 429]
     async with gateways.opened(keys=clients(left=3)) as front:
@@ -216,7 +212,7 @@ async def test_a_pool_that_cannot_begin_ends_its_calls_and_not_the_gateway(
         spool.rename(spool.with_name("aside"))
         spool.write_text("no folder")
         for _ in range(2):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert (await front.picture("job c")).code == "storage_full"
         spool.unlink()
         spool.with_name("aside").rename(spool)

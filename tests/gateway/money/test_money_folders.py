@@ -15,7 +15,8 @@ from batchflux.ledger.decisions import Decision, decide
 from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions, run
 from batchflux.testing.bank import KEY, PRICE
-from tests.gateway.money.test_money_faults import AGAIN, LEFT, TASKS, clients, manifest, until
+from tests.gateway.conftest import at_once, until
+from tests.gateway.money.test_money_faults import AGAIN, LEFT, TASKS, clients, manifest
 
 if TYPE_CHECKING:
     import pytest
@@ -122,9 +123,9 @@ async def test_what_was_on_record_and_never_left_counts_as_pending_over_a_restar
     mark = {"Idempotency-Key": "k"}
     async with gateways.opened(limits=f", budget: {PRICE:.2f}") as front:
         assert (await front.picture("job a")).status == 200
-        gateways.bank.delay = (0.2, 0.2)
     async with gateways.opened(limits=f", budget: {PRICE * 2:.2f}") as front:
-        ends = await asyncio.gather(front.picture("job b", headers=mark), front.picture("job c"))
+        calls = (front.picture("job b", headers=mark), front.picture("job c"))
+        ends = await at_once(gateways.bank, front.desk, *calls)
         assert sorted(end.status for end in ends) == [200, 429]
     async with gateways.opened() as front:
         assert (await front.picture("job b", headers=mark)).status == 200

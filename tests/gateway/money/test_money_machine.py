@@ -46,7 +46,7 @@ WAYS = {
 ASKED_TWICE = {"empty", "void"}  # an answer without a picture is asked for once more
 MAY_BE_BILLED = {"void"}  # the bank takes nothing for it, which nobody else can know
 BUDGETS = {"left": 4, "right": 30}
-PATIENCE = 20.0  # seconds in which every call is answered
+PATIENCE = 60.0  # seconds in which every call is answered, also by a slow machine
 
 
 class Ask(NamedTuple):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
-import socket
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -18,11 +16,13 @@ import pytest
 from batchflux.testing.bank import PRICE, Bank, opened
 from batchflux.testing.program import Program, program_in
 from tests.banks import dialects
+from tests.gateway.conftest import numbers_in
 from tests.gateway.shells.takers import Answer
+from tests.serving import kept_port
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.gateway.shells.shapes import Shape
@@ -41,13 +41,6 @@ output: {{dir: out, accept: [ratio]}} # a named job's picture is square, whateve
 """
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 @dataclass
 class Gate:
     """The gateway, which can be killed and started again at the same port."""
@@ -64,7 +57,7 @@ class Gate:
     def start(self, **environ: str) -> bool:
         """Start it, and return whether it serves: one that is to be killed may not come so far."""
         self.process = self.program.start("gateway", "m.yaml", "--port", str(self.port), **environ)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 90
         while not self._healthy():
             if environ and self.process.poll() == -signal.SIGKILL:
                 return False
@@ -83,6 +76,11 @@ class Gate:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    def number(self, name: str) -> float:
+        """Return one of the numbers that it tells of itself."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:  # noqa: S310  loopback
+            return numbers_in(answer.read().decode())[name,]
 
     def kill(self) -> None:
         assert self.process is not None
@@ -115,19 +113,12 @@ class Gate:
             return await answer.read()
 
 
-async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.005)
-
-
 @contextmanager
 def gated(folder: Path) -> Iterator[Gate]:
     """Give a gateway that is not started yet, over a folder of its own."""
-    with opened(*dialects()) as bank, program_in(folder) as program:
+    with opened(*dialects()) as bank, kept_port() as port, program_in(folder) as program:
         program.write("m.yaml", MANIFEST.format(url=bank.url, price=PRICE))
-        yield Gate(program, bank, free_port())
+        yield Gate(program, bank, port)
 
 
 @pytest.fixture(scope="module")

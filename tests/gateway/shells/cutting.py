@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from tests.serving import accepting, copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ class Wire:
         except OSError:  # nobody listens there now
             writer.transport.abort()
             return
-        ways = [asyncio.create_task(_copy(reader, far_writer)), asyncio.create_task(_copy(far_reader, writer))]
+        ways = [asyncio.create_task(copied(reader, far_writer)), asyncio.create_task(copied(far_reader, writer))]
         if cut is not None:
             ways.append(asyncio.create_task(_until(cut)))
         try:
@@ -61,43 +62,9 @@ async def _until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-
-
 @contextmanager
 def wired(to: int) -> Iterator[Wire]:
     """Serve a wire to this port, in a thread of its own, for as long as it is entered."""
-    wire, loop, ready = Wire(to), asyncio.new_event_loop(), threading.Event()
-
-    async def start() -> asyncio.Server:
-        server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
-        wire.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        return server
-
-    async def stop(server: asyncio.Server) -> None:
-        server.close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await asyncio.sleep(0.01)  # until what was cut off is closed
-
-    def serve() -> None:
-        server = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(stop(server))
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    wire = Wire(to)
+    with accepting(wire.serve) as wire.port:
         yield wire
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)

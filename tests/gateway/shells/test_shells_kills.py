@@ -12,7 +12,8 @@ import pytest
 
 from batchflux.failpoints import VARIABLE
 from batchflux.testing.bank import picture_of
-from tests.gateway.shells.conftest import RELAYED, TASKS, Gate, gated, until
+from tests.gateway.conftest import until
+from tests.gateway.shells.conftest import RELAYED, TASKS, Gate, gated
 from tests.gateway.shells.takers import Answer, sdk_image
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ async def answered(gate: Gate, client: Persistent) -> tuple[Answer, bool]:
     """Return what a client gets, and whether the gateway died meanwhile, which is started again then."""
     asking, died = asyncio.create_task(client()), False
     while True:
-        await until(lambda: gate.dead or asking.done(), 60)
+        await until(lambda: gate.dead or asking.done())
         if asking.done():
             return await asking, died
         died = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
 import runpy
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from batchflux.errors import StorageError
+from batchflux.ledger.connection import reading
 from batchflux.night.recipes import files_of
 from batchflux.night.recipes.night import Night
 from batchflux.output.folder import FolderLock
@@ -79,7 +83,7 @@ def test_cron_mails_what_somebody_should_know_and_nothing_else(recipes: Recipes,
     made = files_of("cron", ending(code, recipes.folder), recipes.folder)
     for name, text in made.items():
         (recipes.folder / name).write_text(text, encoding="utf-8")
-    ended = subprocess.run(by_cron(made["crontab"]), capture_output=True, text=True, check=False, timeout=20, cwd="/")
+    ended = subprocess.run(by_cron(made["crontab"]), capture_output=True, text=True, check=False, timeout=60, cwd="/")
     assert (ended.returncode, ended.stderr) == (code, "")
     assert bool(ended.stdout) == (code in {1, 2, 3, 70})
     if ended.stdout:
@@ -100,7 +104,7 @@ def test_actions_fail_only_where_somebody_has_to_act(recipes: Recipes, tmp_path:
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
     }
     shell = ["bash", "--noprofile", "--norc", "-e", "-c", step["run"]]
-    ended = subprocess.run(shell, capture_output=True, text=True, check=False, env=env, cwd=recipes.folder, timeout=20)
+    ended = subprocess.run(shell, capture_output=True, text=True, check=False, env=env, cwd=recipes.folder, timeout=60)
     assert ended.returncode == (0 if code in {0, 1, 3} else code)
     assert ("::warning::" in ended.stdout) == (code == 1)
     assert ("::notice::" in ended.stdout) == (code == 3)
@@ -114,7 +118,7 @@ def test_docker_is_given_the_same_words_and_each_folder_at_its_own_place(recipes
     (tmp_path / "docker").chmod(0o755)
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     said = subprocess.run(
-        ["/bin/sh", "-c", text], capture_output=True, text=True, check=True, env=env, timeout=20
+        ["/bin/sh", "-c", text], capture_output=True, text=True, check=True, env=env, timeout=60
     ).stdout
     words = said.split("\0")[:-1]
     behind = words.index("batchflux:0.1.0")
@@ -152,7 +156,7 @@ class BashOperator:
         command, cwd = (raw.sub(lambda match: match[1], given[name]) for name in ("bash_command", "cwd"))
         assert "{" not in raw.sub("", given["bash_command"])
         shell = ["bash", "-c", command]
-        ended = subprocess.run(shell, capture_output=True, text=True, check=False, cwd=cwd, timeout=20)
+        ended = subprocess.run(shell, capture_output=True, text=True, check=False, cwd=cwd, timeout=60)
         if ended.returncode in given["skip_on_exit_code"]:
             raise Skipped
         if ended.returncode:
@@ -216,7 +220,7 @@ def test_systemd_begins_nothing_when_the_night_is_over(
     (tmp_path / "date").chmod(0o755)
     for now in (*open_at, *shut_at):
         env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "NOW": now}
-        ended = subprocess.run(command, check=False, env=env, timeout=20)
+        ended = subprocess.run(command, check=False, env=env, timeout=60)
         assert ended.returncode == (100 if now in shut_at else 0), now
 
 
@@ -267,14 +271,21 @@ def test_a_second_run_is_quiet_and_a_fault_is_not(simulated: Any, recipes: Recip
     assert "night.yaml:1: version" in ended.stdout
 
 
+def called(out: Path) -> None:
+    """Wait until a run has a call under way: an attempt is on record before its request leaves."""
+    end = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < end, "no call left"
+        with contextlib.suppress(StorageError, sqlite3.OperationalError), reading(out / "ledger.db") as connection:
+            if connection.execute("SELECT COUNT(*) FROM attempts").fetchone() != (0,):
+                return
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_a_stop_waits_for_the_calls_under_way_and_is_quiet(simulated: Any, recipes: Recipes) -> None:
-    process = simulated("--set", "provider.options.latency=2", "--concurrency", "1")
-    log, end = recipes.folder / "out" / "shop" / "run.log", time.monotonic() + 60
-    while not log.exists() or "run_started" not in log.read_text():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    time.sleep(1)  # for the first call to leave
+    process = simulated("--set", "provider.options.latency=5", "--concurrency", "1")
+    called(recipes.folder / "out" / "shop")
     os.killpg(process.pid, signal.SIGTERM)
     assert (*process.communicate(timeout=60), process.returncode) == ("", "", 143)
     assert [path.stem for path in (recipes.folder / "out" / "shop" / "images").iterdir()] == ["a"]

@@ -1,0 +1,50 @@
+"""A photo that goes as it is looked at: nothing of that is remembered of its bytes."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux.photos.photos import THREADS, Photos
+from tests.photos.conftest import encoded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakeJob
+
+
+@pytest.mark.parametrize("there", ["elsewhere", "again"])
+def test_what_was_gone_as_it_was_looked_at_is_looked_at_again(tmp_path: Path, make_job: MakeJob, there: str) -> None:
+    begin = threading.Event()
+    with closing(Photos(tmp_path, output=tmp_path / "out")) as photos:
+        for _ in range(THREADS):
+            photos._threads().submit(begin.wait)  # nothing is decoded before
+        for name in ("first.png", "elsewhere.png"):
+            (tmp_path / name).write_bytes(encoded("PNG"))
+        found = {name: photos.reference(f"{name}.png") for name in ("first", "elsewhere")}
+        (tmp_path / "first.png").rename(tmp_path / "aside")
+        begin.set()
+        (digest,) = {str(one.sha256) for one in found.values()}
+        assert photos._looks[digest].result().fault == "cannot be read: No such file or directory"
+        if there == "again":
+            (tmp_path / "aside").rename(tmp_path / "first.png")
+        image = found["first" if there == "again" else "elsewhere"]
+        (job,) = photos.judged([make_job("a", images=(image,))])
+        assert job.images[0].fault is None
+
+
+def test_what_stays_away_is_said(tmp_path: Path, make_job: MakeJob) -> None:
+    begin = threading.Event()
+    with closing(Photos(tmp_path, output=tmp_path / "out")) as photos:
+        for _ in range(THREADS):
+            photos._threads().submit(begin.wait)
+        (tmp_path / "a.png").write_bytes(encoded("PNG"))
+        image = photos.reference("a.png")
+        (tmp_path / "a.png").unlink()
+        begin.set()
+        (job,) = photos.judged([make_job("a", images=(image,))])
+        assert job.images[0].fault == "the reference a.png cannot be read: No such file or directory"
