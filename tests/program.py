@@ -63,6 +63,13 @@ class Scene:
             assert time.monotonic() < end, "waited in vain"
             time.sleep(0.002)
 
+    def hold_from(self, number: int) -> None:
+        """Let the provider answer nobody once so many requests have come: a run that has more to do cannot end.
+
+        `bank.held = None` lets it go on.
+        """
+        self.bank.held = lambda: self.bank.posts.total() >= number
+
     def settle(self) -> None:
         """Wait until the provider is through with what was ordered, also by a client that died."""
         self.wait(lambda: self.bank.open == 0)

@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 import time
+from codecs import getincrementaldecoder
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, ROWS = 80, 24
+_BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?\Z")  # what is read may end within a sequence
 _CONTROL = re.compile(r"\x1b\[(\d*)A|\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|\x07|[^\x1b\r\n\x07]")
 
 
@@ -34,10 +36,14 @@ class Screen:
         self.past: list[str] = []
         self.wrapped: list[str] = []
         self._row = self._column = 0
+        self._begun = ""
 
     def feed(self, text: str) -> None:
         """Take what the program printed."""
-        for found in _CONTROL.finditer(text):
+        text = self._begun + text
+        begun = _BEGUN.search(text)
+        self._begun = "" if begun is None else begun[0]
+        for found in _CONTROL.finditer(text.removesuffix(self._begun)):
             piece = found[0]
             if piece == "\r":
                 self.past.append(self.lines[self._row])
@@ -108,13 +114,14 @@ class Terminal:
         os.close(self._here)
 
     def _read(self) -> None:
+        decoder = getincrementaldecoder("utf-8")("replace")
         while True:
             try:
                 data = os.read(self._here, 1 << 16)
             except OSError:  # the program has gone
                 return
             with self._lock:
-                self.screen.feed(data.decode(errors="replace"))
+                self.screen.feed(decoder.decode(data))
 
     def type(self, text: str) -> None:
         """Type this."""

@@ -277,7 +277,12 @@ class ImageStore:
         return f"another job's further picture lay here and is now {other}"
 
     def _stored_before(self, job: Job, place: Path, attempt: int) -> Stored:
-        """Find the picture of a file that is gone: a kill can fall between its move and the ledger's entry."""
+        """Find the picture of a file that is gone: a kill can fall between its move and the ledger's entry.
+
+        StorageError where all is gone, and may be put back: it would be made and paid for again.
+        """
+        with durable.storing(place):
+            self._root.stat()
         if place.name.startswith(TEMPORARY):
             raise JobError(Code.DOWNLOAD, f"the downloaded file {place} is gone, so it has to be fetched again")
         spooled = place.parent == self._spool_folder

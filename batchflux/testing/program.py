@@ -151,6 +151,8 @@ class Program:
         )
         if cut and (len(table[-1]) < len(table[0]) or not data.endswith(b"\n")):
             table.pop()
+            if not table:
+                return []
         assert table[0][: len(COLUMNS)] == COLUMNS
         assert {len(row) for row in table} == {len(table[0])}, "results.csv has a row of another length"
         rows = [dict(zip(table[0], row, strict=True)) for row in table[1:]]

@@ -14,7 +14,7 @@ from batchflux import RunOptions, load_manifest, run
 from batchflux.cli import cli, main
 from batchflux.cli import progress as shown
 from batchflux.cli.progress import Progress
-from tests.terminal import COLUMNS, Terminal
+from tests.terminal import COLUMNS, Screen, Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,15 @@ def test_an_outage_is_told_on_the_terminal_and_by_status(tmp_path: Path) -> None
         code, lines = terminal.end()
     assert code == 130
     assert [line for line in lines if " provider not reachable: connection refused; probing, next at " in line]
+
+
+def test_the_screen_of_these_tests_takes_what_comes_in_any_pieces() -> None:
+    text = "\x1b[1;31mred\x1b[0m line\r\n\x1b[?25lwaiting: 3 s\x1b[1A\rRED\n\x07"
+    for cut in range(len(text) + 1):
+        screen = Screen()
+        screen.feed(text[:cut])
+        screen.feed(text[cut:])
+        assert screen.shown() == ["RED line", "waiting: 3 s"], repr(text[:cut])
 
 
 def test_without_a_terminal_a_line_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

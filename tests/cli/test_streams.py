@@ -25,7 +25,7 @@ def sh(folder: Path, redirections: str, *arguments: str) -> subprocess.Completed
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 

@@ -288,6 +288,19 @@ async def test_a_missing_folder_is_not_made_anew(tmp_path: Path, make_job: MakeJ
     store.close()
 
 
+async def test_a_folder_that_is_away_has_lost_no_picture(tmp_path: Path, make_job: MakeJob) -> None:
+    out, away = tmp_path / "out", tmp_path / "away"
+    out.mkdir()
+    store = ImageStore(out, "decode")
+    name = await store.spool(make_job(), Inline(data=PNG))
+    out.rename(away)
+    with pytest.raises(StorageError, match="the output folder is gone"):
+        await store.store(make_job(), name, 7)
+    away.rename(out)
+    assert (await store.store(make_job(), name, 7)).bytes == len(PNG)
+    store.close()
+
+
 async def test_folders_that_somebody_removed_are_made_again(
     store: ImageStore, tmp_path: Path, make_job: MakeJob
 ) -> None:

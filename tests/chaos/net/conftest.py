@@ -271,7 +271,7 @@ class Net:
             assert isinstance(port, int)
             return port
 
-        return asyncio.run_coroutine_threadsafe(start(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(start(), self.loop).result(60)
 
     def links(self, name: str, url: str) -> None:
         """Let `#name` be answered with a link to `url`."""
@@ -295,9 +295,9 @@ class Net:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.sleep(0)
 
-        asyncio.run_coroutine_threadsafe(end(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(60)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self.loop.close()
 
 

@@ -140,7 +140,7 @@ def test_no_canary_is_seen_anywhere(net: Net, noisy: Program, how: str) -> None:
     manifest(noisy, net, AWAY, patience="1s")
     held = noisy("run", "m.yaml", "--log-format", how)
     assert held.code == 3, held.err
-    manifest(noisy, net, [*names, *silent], attempts=2, timeout="1s", rate="25/s", max_consecutive_failures=1000)
+    manifest(noisy, net, [*names, *silent], attempts=2, timeout="3s", rate="25/s", max_consecutive_failures=1000)
     calls = [
         noisy("plan", "m.yaml", *(["--json"] if how == "json" else [])),
         noisy("run", "m.yaml", "--log-format", how),

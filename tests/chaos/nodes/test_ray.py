@@ -10,6 +10,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,9 +156,11 @@ def test_a_driver_is_killed_and_the_run_continues(scene: Scene) -> None:
     program.manifest(bank.url, scene.jobs(30))
 
     def killed(at: int) -> None:
+        bank.held = lambda: len(bank.seen) >= at  # it cannot end before
         process = program.start("run", "m.yaml", "--quiet", "--on", "ray", "--workers", "2")
         scene.wait(lambda: len(bank.seen) >= at or process.poll() is not None)
         assert program.kill(process).code == -9
+        bank.held = None
 
     for at in (40, 90):
         killed(at)
@@ -174,12 +177,15 @@ def test_a_driver_is_killed_and_the_run_continues(scene: Scene) -> None:
 def test_a_limit_is_held_over_all_workers_and_a_signal_drains_them(scene: Scene) -> None:
     program, bank = scene.program, scene.bank
     program.manifest(bank.url, scene.jobs(100), limits=", rate: 20/s")
+    bank.held = lambda: len(bank.seen) >= 80 and not program.noted("signal")
     process = program.start("run", "m.yaml", "--quiet", "--on", "ray", "--workers", "2")
     scene.wait(lambda: len(bank.seen) >= 80 or process.poll() is not None)
     ended = program.kill(process, signal.SIGTERM)
     assert ended.code == 143, ended.said
-    at = [seen.at for seen in bank.seen]
-    assert max(sum(first <= other < first + 1.0 for other in at) for first in at) <= 20 + AT_ONCE
+    first = min(line["at"] for line in program.log() if line["event"] == "ray_worker")
+    began = datetime.fromisoformat(first).timestamp() - (time.time() - time.monotonic())
+    # The stand-in may note late what it receives, on a busy machine, but never before it has left.
+    assert all(seen.at - began >= (number - AT_ONCE) // 20 - 0.01 for number, seen in enumerate(bank.seen))
     rows = program.rows()
     assert len(rows) == len(bank.seen) == bank.billed.total()
     assert {row["status"] for row in rows} == {"done"}
