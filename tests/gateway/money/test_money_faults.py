@@ -234,7 +234,7 @@ async def test_a_pool_that_cannot_begin_ends_its_calls_and_not_the_gateway(
         spool.rename(spool.with_name("aside"))
         spool.write_text("no folder")
         for _ in range(2):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 assert (await front.picture("job c")).code == "storage_full"
         spool.unlink()
         spool.with_name("aside").rename(spool)
