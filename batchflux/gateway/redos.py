@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,13 +43,17 @@ class Redoing:
         self._making: dict[str, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
-        """Have all made that is asked for, for ever. StorageError: the ledger cannot be written."""
+        """Have all made that is asked for, for ever."""
         while True:
-            for root in await self._run.database.submit(redos_to_make):
-                for job, known in await self._family(root):
-                    if job.key not in self._making:
-                        self._making[job.key] = asyncio.create_task(self._made(job, known))
+            with suppress(StorageError):  # whose reason the next call is told; the next look may find it mended
+                await self._begin()
             await asyncio.sleep(LOOK)
+
+    async def _begin(self) -> None:
+        for root in await self._run.database.submit(redos_to_make):
+            for job, known in await self._family(root):
+                if job.key not in self._making:
+                    self._making[job.key] = asyncio.create_task(self._made(job, known))
 
     async def _family(self, root: str) -> list[tuple[Job, Known | None]]:
         """Return the redos that go back to a job, each pinned; none where no call is for it."""

@@ -228,7 +228,8 @@ class Photos:
             elif facts is not None and (steps := steps_of(facts, self._settings)):
                 kind = target_of(facts.kind, transparent=facts.transparent and self._settings.flatten is None)
                 made = replace(image, media_type=f"image/{kind}", steps=steps, copy=self._copy_before(image))
-            self._judged[image] = made
+            if facts is None or facts.bytes:  # it was read
+                self._judged[image] = made
             self._count(made, facts)
         return made
 

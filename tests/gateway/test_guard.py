@@ -115,7 +115,7 @@ class Door:
         writer.write(request.replace("\n", "\r\n").encode("utf-8", "surrogateescape") + body)
         answer = b""
         with suppress(ConnectionError):
-            answer = await asyncio.wait_for(reader.read(), 30)
+            answer = await asyncio.wait_for(reader.read(), 90)
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
@@ -507,7 +507,7 @@ class TestBodies:
         for size in ("Content-Length: 100\n\n", "Transfer-Encoding: chunked\n\n5\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(door.host.rpartition(":")[2]))
             writer.write(f"{head}{size}".replace("\n", "\r\n").encode())
-            assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 408 ")
+            assert (await asyncio.wait_for(reader.readline(), 90)).startswith(b"HTTP/1.1 408 ")
             writer.close()
 
     async def test_a_body_that_is_cut_off_or_garbled(self, door: Door) -> None:

@@ -42,9 +42,10 @@ async def test_a_stop_finishes_what_is_under_way(gateways: Gateways) -> None:
         waiting = asyncio.create_task(front.picture("job b"))
         await until(lambda: front.desk.waiting == 2)
         stopping = asyncio.create_task(front.run.drained())
-        left = await waiting
+        await until(lambda: front.run.session.gate.closed)
         gateways.bank.held = None
         assert (await under_way).status == 200
+        left = await waiting
         assert (left.status, left.code) == (503, "gateway_stopping")
         assert int(left.headers["retry-after"]) > 0
         await stopping

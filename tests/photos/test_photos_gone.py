@@ -37,14 +37,17 @@ def test_what_was_gone_as_it_was_looked_at_is_looked_at_again(tmp_path: Path, ma
         assert job.images[0].fault is None
 
 
-def test_what_stays_away_is_said(tmp_path: Path, make_job: MakeJob) -> None:
+def test_what_stays_away_is_said_until_it_is_back(tmp_path: Path, make_job: MakeJob) -> None:
     begin = threading.Event()
     with closing(Photos(tmp_path, output=tmp_path / "out")) as photos:
         for _ in range(THREADS):
             photos._threads().submit(begin.wait)
         (tmp_path / "a.png").write_bytes(encoded("PNG"))
         image = photos.reference("a.png")
-        (tmp_path / "a.png").unlink()
+        (tmp_path / "a.png").rename(tmp_path / "aside")
         begin.set()
         (job,) = photos.judged([make_job("a", images=(image,))])
         assert job.images[0].fault == "the reference a.png cannot be read: No such file or directory"
+        (tmp_path / "aside").rename(tmp_path / "a.png")
+        (job,) = photos.judged([make_job("a", images=(image,))])
+        assert job.images[0].fault is None

@@ -108,7 +108,7 @@ class House:
     @asynccontextmanager
     async def callers(self) -> AsyncIterator[dict[str, Caller]]:
         """Open a gateway, and its clients by name; without any, `local`."""
-        async with self.opened() as (running, keys), ClientSession(timeout=ClientTimeout(60)) as session:
+        async with self.opened() as (running, keys), ClientSession(timeout=ClientTimeout(110)) as session:
             self.read = keys
             names: dict[str, str | None] = {**self.keys} or {"local": None}
             yield {name: Caller(running.bound.url, session, key) for name, key in names.items()}

@@ -77,7 +77,7 @@ async def test_a_budget_outlives_kills(program: Program, bank: Bank, tmp_path: P
     key = add_key(tmp_path / "clients.yaml", Client(name="a", budget=Decimal(f"{PRICE * AFFORDS:.2f}")))
     bank.delay = (0.2, 0.6)
     ends = Counter[str]()
-    async with ClientSession(timeout=ClientTimeout(60)) as session:
+    async with ClientSession(timeout=ClientTimeout(110)) as session:
         for number in range(6):
             process, url = await asyncio.to_thread(started, program)
             caller = Caller(url, session, key)
@@ -100,7 +100,7 @@ async def test_keys_are_read_again_when_it_is_told(program: Program, bank: Bank,
     path = tmp_path / "clients.yaml"
     first = add_key(path, Client(name="a"))
     process, url = await asyncio.to_thread(started, program)
-    async with ClientSession(timeout=ClientTimeout(60)) as session:
+    async with ClientSession(timeout=ClientTimeout(110)) as session:
         assert await bought(Caller(url, session, first), "job 1") == "200"
         second = add_key(path, Client(name="b"))
         assert await bought(Caller(url, session, second), "job 2") == "invalid_api_key"
@@ -130,7 +130,7 @@ async def test_a_terminal_that_closes_ends_it_when_what_was_sent_is_in(program: 
     process = program.start("gateway", "m.yaml", "--port", "0")
     assert process.stdout is not None
     url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
-    async with ClientSession(timeout=ClientTimeout(60)) as session:
+    async with ClientSession(timeout=ClientTimeout(110)) as session:
         call = asyncio.create_task(bought(Caller(url, session, "any"), "job 1"))
         await until(bank.posts.total)
         os.kill(process.pid, signal.SIGHUP)
@@ -146,7 +146,7 @@ async def test_who_runs_it_is_told_why_no_pictures_are_made(program: Program) ->
     process = program.start("gateway", "m.yaml", "--port", "0", TEST_KEY="of-somebody-else")
     assert process.stdout is not None
     url = (await asyncio.to_thread(process.stdout.readline)).strip().removesuffix("/v1")
-    async with ClientSession(timeout=ClientTimeout(60)) as session:
+    async with ClientSession(timeout=ClientTimeout(110)) as session:
         assert [await bought(Caller(url, session, "any"), f"job {n}") for n in "ab"] == ["provider_key_refused"] * 2
     told = (await asyncio.to_thread(program.kill, process, signal.SIGTERM)).err
     assert told.count("TEST_KEY") == 1, told  # once, not for each call

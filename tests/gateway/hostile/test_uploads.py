@@ -178,7 +178,7 @@ async def test_links_that_are_none_of_ours(house: House) -> None:
 async def raw(caller: Caller, request: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(caller.url.rpartition(":")[2]))
     writer.write(request.encode())
-    answer = await asyncio.wait_for(reader.read(), 30)
+    answer = await asyncio.wait_for(reader.read(), 90)
     writer.close()
     return answer
 

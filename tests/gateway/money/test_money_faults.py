@@ -171,6 +171,28 @@ async def test_a_ledger_that_cannot_be_written_buys_nothing_and_is_got_over(
     assert gateways.bank.billed == {"first": 1, "a": 1}
 
 
+async def test_a_ledger_that_cannot_be_looked_into_for_redos_is_got_over(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redos, "LOOK", 0.02)
+    looks = 0
+
+    def broken() -> None:
+        nonlocal looks
+        looks += 1
+        raise StorageError("The disk is gone.")
+
+    async with gateways.opened() as front:
+        front.run.database.check, sound = broken, front.run.database.check
+        await until(lambda: looks >= 2)
+        front.run.database.check = sound
+        name = (await front.picture("job a")).headers["x-batchflux-jobs"]
+        key = next(bytes.fromhex(row["key"]) for row in gateways.rows() if row["id"] == name)
+        await asyncio.to_thread(decide, gateways.folder / "out" / "ledger.db", Decision(keys=(key,), review="redo"))
+        await until(lambda: gateways.bank.fetched["a"] == 2)
+    assert gateways.bank.billed == {"a": 2}
+
+
 async def test_what_was_answered_as_the_ledger_broke_is_not_bought_again(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +234,7 @@ async def test_a_pool_that_cannot_begin_ends_its_calls_and_not_the_gateway(
         spool.rename(spool.with_name("aside"))
         spool.write_text("no folder")
         for _ in range(2):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 assert (await front.picture("job c")).code == "storage_full"
         spool.unlink()
         spool.with_name("aside").rename(spool)

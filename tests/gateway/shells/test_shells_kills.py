@@ -47,7 +47,7 @@ class Persistent:
             while True:
                 try:
                     return await self._ask(session)
-                except aiohttp.ClientConnectionError:
+                except aiohttp.ClientError:
                     await asyncio.sleep(0.05)
 
     async def _ask(self, session: aiohttp.ClientSession) -> Answer:
