@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Opener, Reviewed
 
+pytestmark = pytest.mark.timeout(300)  # most start the program, some of them three times
+
 
 def test_reject_redo_run_and_the_new_picture_is_there(reviewed: Reviewed, opened: Opener) -> None:
     page = opened(reviewed.url)
