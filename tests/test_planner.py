@@ -9,6 +9,7 @@ import pytest
 
 from batchflux import load_manifest, plan
 from batchflux.cli.manifest import plan_lines
+from batchflux.errors import ManifestError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,3 +155,18 @@ def test_a_plan_by_megapixels_costs_at_most_what_is_reserved(tmp_path: Path) -> 
     planned = plan(manifest, environ={"BFL_API_KEY": "k"})
     assert planned.cost == Decimal("0.03") + Decimal("0.075") + Decimal("0.09")
     assert "0.195 USD at most (3 by their sizes)" in "\n".join(plan_lines(planned, manifest))
+
+
+def test_what_the_simulator_does_not_know_is_a_fault_of_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(
+        "version: 1\nproviders:\n  a: {api: simulator, options: {latncy: 1}}\n"
+        "  b:\n    api: simulator\n    options: {faults: {reset: 5}}\njobs: [{prompt: x}]\n"
+    )
+    manifest = load_manifest(tmp_path / "m.yaml", out=str(tmp_path / "out"))
+    with pytest.raises(ManifestError) as caught:
+        plan(manifest)
+    assert [(fault.line, fault.where) for fault in caught.value.faults] == [
+        (3, "providers.a.options"),
+        (6, "providers.b.options"),
+    ]
+    assert "did you mean latency?" in caught.value.faults[0].message

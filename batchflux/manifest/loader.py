@@ -176,16 +176,16 @@ def _manifest(
         served=given[3],
         entries=() if given[3] else read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
-        keys_lines=_keys_lines(root, made),
+        provider_lines=_provider_lines(root, made),
         out_given=bool(given[1]),
         dir_given=bool(given[1]) or _names_folder(root),
     )
 
 
-def _keys_lines(root: Table, made: Providers) -> dict[str, int]:
-    """Return where each provider's keys stand."""
-    places = {name: ("providers", name, "keys") if made.several else ("provider", "keys") for name in made.named}
-    return {name: line_at(root, place) for name, place in places.items()}
+def _provider_lines(root: Table, made: Providers) -> dict[tuple[str, str], int]:
+    """Return where keys and options of each provider stand."""
+    places = {name: ("providers", name) if made.several else ("provider",) for name in made.named}
+    return {(name, key): line_at(root, (*place, key)) for name, place in places.items() for key in ("keys", "options")}
 
 
 def _without_passwords(text: str, providers: Iterable[ProviderConfig]) -> str:

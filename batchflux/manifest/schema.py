@@ -258,8 +258,8 @@ class Manifest:
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` is where
-    output.file_name stands, `keys_lines` where each provider's keys do. `env_file` has values of variables, as
-    --env-file names it.
+    output.file_name stands, `provider_lines` where keys and options of each provider do. `env_file` has values of
+    variables, as --env-file names it.
     `fetched` is what is read out of buckets.
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
@@ -281,7 +281,7 @@ class Manifest:
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
-    keys_lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    provider_lines: Mapping[tuple[str, str], int] = field(default_factory=dict, repr=False)
     out_given: bool = False
     env_file: Path | None = None
     dir_given: bool = False

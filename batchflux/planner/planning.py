@@ -18,7 +18,7 @@ from yarl import URL
 
 from batchflux.engine.executors.opening import SIMULATOR_HOST
 from batchflux.engine.settings import key_faults, proxies_of
-from batchflux.errors import JobError, UsageError
+from batchflux.errors import JobError, ManifestError, UsageError
 from batchflux.ledger.books.mirrored import use_of
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import batches_of
@@ -26,6 +26,7 @@ from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import Manifest
 from batchflux.manifest import load_manifest as load
+from batchflux.manifest.reading.diagnostics import options_fault
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
 from batchflux.planner.modes import cost_of
@@ -166,8 +167,8 @@ def plan(
 
     The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
 
-    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know, or the
-    folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
+    Raises ManifestError: with all faults; UsageError: what providers need is not there, or the folder's spend is in
+    another currency; StorageError: the ledger in the output folder cannot be read.
     """
     environ = os.environ if environ is None else environ
     check_options(manifest, environ)
@@ -200,7 +201,7 @@ def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
 
 
 def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
-    """Check what providers leave to those who use it; UsageError when they cannot.
+    """Check what providers leave to those who use it; UsageError when they cannot, ManifestError for options.
 
     They are the embedded simulator's options, allow_hosts, download_headers, proxies, what verifies webhooks, and the
     bucket that mirrors the folder.
@@ -210,13 +211,19 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
             raise UsageError(f"The webhooks of {name} cannot be received here: {needed}, or remove webhooks.")
     if manifest.output.mirror is not None:
         manifest.buckets(environ).at(manifest.output.mirror)
-    for provider in manifest.providers.values():
+    wrong = []
+    for name, provider in manifest.providers.items():
         proxies_of(provider, environ)
         check_downloads(provider.allow_hosts, provider.download_headers)
         if provider.simulated:
             from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which others do not need
 
-            parse_options(provider.options)
+            try:
+                parse_options(provider.options)
+            except UsageError as error:
+                wrong.append(options_fault(manifest, name, str(error)))
+    if wrong:
+        raise ManifestError(wrong)
 
 
 def _limits(manifest: Manifest) -> dict[str, Any]:

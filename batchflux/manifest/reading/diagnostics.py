@@ -227,5 +227,14 @@ def file_name_fault(manifest: Manifest, message: str) -> Fault:
 
 def keys_fault(manifest: Manifest, name: str, index: int, message: str) -> Fault:
     """Return a fault of one of a provider's keys, which a run brings to light."""
+    return _provider_fault(manifest, name, "keys", f"[{index}]", message)
+
+
+def options_fault(manifest: Manifest, name: str, message: str) -> Fault:
+    """Return a fault of a provider's options that only the provider itself knows."""
+    return _provider_fault(manifest, name, "options", "", message)
+
+
+def _provider_fault(manifest: Manifest, name: str, key: str, part: str, message: str) -> Fault:
     place = f"providers.{name}" if manifest.several else "provider"
-    return _placed(manifest.display, manifest.keys_lines.get(name, 1), f"{place}.keys[{index}]", message)
+    return _placed(manifest.display, manifest.provider_lines.get((name, key), 1), f"{place}.{key}{part}", message)
