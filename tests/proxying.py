@@ -120,7 +120,6 @@ def proxying(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[Proxy]:
     async def start() -> asyncio.Server:
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=tls)
         proxy.port = server.sockets[0].getsockname()[1]
-        ready.set()
         return server
 
     async def stop(server: asyncio.Server) -> None:
@@ -132,13 +131,14 @@ def proxying(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[Proxy]:
 
     def serve() -> None:
         server = loop.run_until_complete(start())
+        loop.call_soon(ready.set)  # not before it runs for ever: who is through at once stops that
         loop.run_forever()
         loop.run_until_complete(stop(server))
         loop.close()
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield proxy
     finally:

@@ -76,7 +76,6 @@ def wired(to: int) -> Iterator[Wire]:
     async def start() -> asyncio.Server:
         server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
         wire.port = server.sockets[0].getsockname()[1]
-        ready.set()
         return server
 
     async def stop(server: asyncio.Server) -> None:
@@ -89,13 +88,14 @@ def wired(to: int) -> Iterator[Wire]:
 
     def serve() -> None:
         server = loop.run_until_complete(start())
+        loop.call_soon(ready.set)  # not before it runs for ever: who is through at once stops that
         loop.run_forever()
         loop.run_until_complete(stop(server))
         loop.close()
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield wire
     finally:
