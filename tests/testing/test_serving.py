@@ -1,0 +1,50 @@
+"""The thread in which a stand-in is served ends with its test, whatever comes in between."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+
+from batchflux.testing.serving import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert not set(threading.enumerate()) - before
+
+
+def test_a_server_that_is_left_at_once_ends() -> None:
+    """However its thread and the test's take turns."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            with serving(web.Application()) as url:
+                assert url
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def test_it_ends_with_a_test_that_fails() -> None:
+    with pytest.raises(AssertionError, match="mine"), serving(web.Application()):
+        raise AssertionError("mine")
+
+
+def test_a_port_that_is_taken_is_said_at_once() -> None:
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as taken,
+        pytest.raises(OSError, match="in use"),
+        serving(web.Application(), taken.getsockname()[1]),
+    ):
+        raise AssertionError("two cannot listen there")
