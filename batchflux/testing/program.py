@@ -113,7 +113,7 @@ class Program:
 
     def finish(self, process: subprocess.Popen[str]) -> Ended:
         """Wait for the end of a process."""
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=300)
         assert "Traceback" not in err, err
         return Ended(process.returncode, out, err)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.net.conftest import Ended, Net, Program
 
+pytestmark = pytest.mark.timeout(400)  # five processes in a row, which log all they can
 KEYS = {"FIRST_KEY": "cnry+K3y/of=no.known~shape", "SECOND_KEY": "sk-c4nary0fTheUsualShape77"}
 HOOK = "hook c4nary/s3cret+word"
 SIGNATURE = "5igCanary0badc0ffee0ddf00d/9+Q=="
