@@ -72,6 +72,7 @@ def _out_or_refused(bank: Bank, before: int, calls: Sequence[asyncio.Task[str]])
     return bank.posts.total() > before or all(call.done() for call in calls)
 
 
+@pytest.mark.timeout(400)  # six gateways begin, one after another
 async def test_a_budget_outlives_kills(program: Program, bank: Bank, tmp_path: Path) -> None:
     """What was out when it was killed may have been billed, so that it counts; then less is bought, and never more."""
     key = add_key(tmp_path / "clients.yaml", Client(name="a", budget=Decimal(f"{PRICE * AFFORDS:.2f}")))
