@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,7 @@ class BatchSuite(Suite):
         process = shop.program.start("run", "m.yaml")
         while not shop.bank.batch_polls:
             assert process.poll() is None
+            time.sleep(0.01)
         ended = shop.program.kill(process, signal.SIGTERM)
         assert ended.code == 143, ended.said
         (use,) = shop.program.status()["batches"].values()

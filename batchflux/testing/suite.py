@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -366,6 +367,7 @@ class ProviderSuite(Suite):
         process = shop.program.start("run", "m.yaml")
         while len(shop.bank.polls) < 2:
             assert process.poll() is None
+            time.sleep(0.01)
         ended = shop.program.kill(process, signal.SIGTERM)
         assert ended.code == 143, ended.said
         shop.bank.prompts.update(a="", b="")
