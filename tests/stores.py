@@ -144,7 +144,7 @@ def _moto_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def _bucket_at(port: int) -> str:
     name = _fresh()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("PUT", f"/{name}", headers={"Content-Length": "0"})
         answer = connection.getresponse()
@@ -198,7 +198,7 @@ class _Loop:
         self._thread.start()
 
     def run(self, what: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(what, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(what, self.loop).result(60)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)

@@ -25,7 +25,7 @@ def elements(page: Page) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # makes 100,000 files and a page of 18 MB; a busy machine takes its time
+@pytest.mark.timeout(600)  # makes 100,000 files and a page of 18 MB; a busy machine takes its time
 def test_fifty_thousand_pictures(
     opened: Opener, report_of: Callable[[Path], Made], filled: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -439,6 +440,7 @@ def test_a_kill_leaves_only_whole_pictures_under_images(tmp_path: Path) -> None:
             process.stdout.readline()
             while not (tmp_path / "images/3.png").exists():
                 assert process.poll() is None
+                time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
         ImageStore(tmp_path, "decode").sweep(set())
         places = files(tmp_path) - {"large.png"}
