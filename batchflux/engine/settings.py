@@ -28,6 +28,7 @@ from batchflux.providers import capabilities, providers, quoted
 from batchflux.secrets import wrong_key
 from batchflux.state import Lesson
 from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
+from batchflux.transport.links import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -286,10 +287,17 @@ def transport_options(
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
-        allow_hosts=provider.allow_hosts,
+        allow_hosts=(*provider.allow_hosts, *map(_origin, provider.addresses)),
         download_headers=provider.download_headers,
         proxies=shared.proxies,
     )
+
+
+def _origin(address: str) -> str:
+    """Return the host and port of one of a provider's addresses: what each of a fleet made may be fetched there."""
+    origin = origin_of(address)
+    host = origin.raw_host or ""
+    return f"{f'[{host}]' if ':' in host else host}:{origin.port}"
 
 
 def canary_of(manifest: Manifest) -> int:

@@ -81,7 +81,7 @@ def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
 
     return Means(
         accept=accepted(manifest.output.accept),
-        hosts=any(provider.allow_hosts for provider in manifest.providers.values()),
+        hosts=any(one.allow_hosts or len(one.addresses) > 1 for one in manifest.providers.values()),
         newer=int(get_meta(connection, NOTE) or READER) < READER,
         read=read,
         finds_lost=finds_lost,

@@ -97,6 +97,42 @@ def test_a_link_into_the_relays_network_is_kept_until_it_is_allowed(
     assert (pictures.fetched["a"], bank.billed.total()) == (1, 2)
 
 
+class Member:
+    """One address of a fleet: its links lead to itself, absolute ones or none but a path."""
+
+    def __init__(self, name: str, *, absolute: bool) -> None:
+        self.url, self.name, self.absolute = "", name, absolute
+        self.made: list[str] = []
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/images/generations", self.make)
+        app.router.add_get("/files/{name}.png", self.file)
+        return app
+
+    async def make(self, request: web.Request) -> web.Response:
+        self.made.append(f"{self.name}{len(self.made)}")
+        path = f"/files/{self.made[-1]}.png"
+        return web.json_response({"data": [{"url": self.url + path if self.absolute else path}]})
+
+    async def file(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        return web.Response(body=picture_of(name), content_type="image/png", status=200 if name in self.made else 404)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_pictures_of_a_fleet_are_fetched_from_each_of_its_addresses(program: Program, *, absolute: bool) -> None:
+    first, second = members = [Member(name, absolute=absolute) for name in "ab"]
+    with serving(first.app()) as first.url, serving(second.app()) as second.url:
+        jobs = "".join(f"  - {{prompt: job {each}}}\n" for each in range(12))
+        provider = f"{{name: fleet, api: flux-relay, base_url: [{first.url}, {second.url}], price: 0}}"
+        (program.folder / "m.yaml").write_text(f"version: 1\nprovider: {provider}\njobs:\n{jobs}")
+        ended = program("run", "m.yaml", "--out", str(program.out))
+    assert ended.code == 0, ended.said
+    assert all(one.made for one in members)
+    assert sum(len(one.made) for one in members) == 12
+
+
 def test_a_refused_picture_is_fetched_with_the_headers_that_its_host_wants(
     program: Program, bank: Bank, pictures: Pictures, manifest: Callable[..., str]
 ) -> None:
