@@ -132,9 +132,10 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request for a content: how many came before it, its latency in seconds, and its faults."""
+    """One request for a content: how many came before it, when it came, its latency in seconds, and its faults."""
 
     number: int
+    at: int  # epoch second: whenever its answer is read, it says this
     latency: float
     faults: frozenset[str]  # of each stage one at most, of `form` any number
     chance: tuple[object, ...]  # what every further draw depends on
@@ -153,7 +154,7 @@ class Turn:
 
     def chunks(self, model: str) -> Chunks:
         """Return what makes the frames of the chat completion."""
-        return Chunks(id=f"chatcmpl-{int(self.draw('id') * 16**12):012x}", created=int(time.time()), model=model)
+        return Chunks(id=f"chatcmpl-{int(self.draw('id') * 16**12):012x}", created=self.at, model=model)
 
 
 def _hits(options: SimulatorOptions, prompt: str, content: str, number: int, *, batches: bool = False) -> Iterator[str]:
@@ -278,7 +279,7 @@ class Endpoint:
         self.journal.faults.update(met)
         chance = (self.options.seed, request.content, number)
         latency = between(*self.options.latency, "latency", *chance)
-        return Turn(number=number, latency=latency, faults=met, chance=chance)
+        return Turn(number=number, at=int(time.time()), latency=latency, faults=met, chance=chance)
 
     def batch_fault(self, api: Api, text: str, number: int) -> str:
         """Return the fault of a batch, "" without one: `text` is its first line, `number` how many came before it."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from itertools import count
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,7 +203,14 @@ async def test_a_lost_create_is_found_by_its_name_if_it_was_accepted(
 
 
 @APIS
-async def test_a_download_that_breaks_off_is_whole_the_next_time(api: str, opened: Open, make_job: MakeJob) -> None:
+async def test_a_download_that_breaks_off_is_whole_the_next_time(
+    api: str, opened: Open, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says the same, however much later it is."""
+    seconds = count(1_800_000_000)
+    monkeypatch.setattr(
+        "batchflux.simulator.endpoint.time", SimpleNamespace(time=lambda: next(seconds), monotonic=time.monotonic)
+    )
     batching, _ = await opened(api, "batch_cut")
     jobs = jobs_of(job_of(make_job, api), 6)
     closed = await batching.closed(await batching.create(jobs))
