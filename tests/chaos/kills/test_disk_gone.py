@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,9 @@ def test_a_folder_of_pictures_that_turns_read_only(running: Scene, mounting: Non
 
     def turn() -> None:
         subprocess.run([MOUNT, "--bind", str(images), str(images)], check=True)
-        subprocess.run([MOUNT, "-o", "remount,ro,bind", str(images)], check=True)
+        remount = [MOUNT, "-o", "remount,ro,bind", str(images)]
+        while subprocess.run(remount, capture_output=True, check=False).returncode:
+            time.sleep(0.01)  # it is busy while a picture is written, and no other comes meanwhile
 
     when(running, 8, turn)
     try:
