@@ -1,8 +1,8 @@
 """What holds for all tests, and what tests of several folders share.
 
-No example of hypothesis fails for being slow: a busy machine is no fault of ours. In CI they are the same each time, so
-that what changed nothing breaks nothing there; new ones are found here. `filled` makes output folders of any size,
-through the ledger's own table.
+No example of hypothesis fails for being slow: a busy machine is no fault of ours; examples share their fixtures. In
+CI they are the same each time, so that what changed nothing breaks nothing there; new ones are found here. `filled`
+makes output folders of any size, through the ledger's own table.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ __all__ = ["_loop", "_moto_port", "_nanio_place", "faulty", "moto", "nanio", "os
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the programs that tests start are compiled once, not by each anew
 
 settings.register_profile(
-    "house", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+    "house",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("house")
 

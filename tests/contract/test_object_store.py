@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
@@ -235,7 +235,7 @@ SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_charact
 
 
 @pytest.mark.slow
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(st.lists(SEGMENT.filter(lambda part: part not in (".", "..")), min_size=1, max_size=3).map("/".join))
 @example("~/\u2028.png")
 def test_any_key_comes_back(plain: Case, key: str) -> None:

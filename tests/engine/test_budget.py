@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.budget import UNBOUND, Budget, Ceiling
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PRICE = Decimal("0.14")
 NANOS = 140_000_000
-PLAIN = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=20)
 
 
 async def reserve(budget: Budget, price: int = 10) -> None:

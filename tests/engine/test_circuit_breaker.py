@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
@@ -207,7 +207,7 @@ def test_while_it_is_open_neither_fresh_jobs_nor_retries_leave(night: NightOf) -
 PROBE = st.sampled_from([*Code, None])
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=20)
 @given(
     answers=st.lists(PROBE, min_size=1, max_size=25),
     files=st.lists(st.sampled_from([None, Code.DOWNLOAD, Code.BAD_IMAGE, Code.UNSAFE_URL]), min_size=1, max_size=25),

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Code
@@ -49,7 +49,7 @@ def answered(scene: Night) -> dict[str, int]:
     }
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=30)
 @given(data=st.data(), kills=KILLS, count=st.integers(1, 10), concurrency=st.integers(1, 5))
 def test_whenever_it_is_killed(
     nights: NightFactory, data: st.DataObject, kills: list[dict[str, Any]], count: int, concurrency: int

@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.worker_pool import workers_for
@@ -309,7 +309,7 @@ PLAN = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=8)
 @given(plan=PLAN)
 def test_whatever_the_night_brings(nights: NightFactory, plan: Plan) -> None:
     with nights(plan.jobs) as scene:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
@@ -21,7 +21,7 @@ from batchflux.errors import Code, JobError, StopRun
 if TYPE_CHECKING:
     from tests.engine.conftest import Night, NightFactory
 
-PLAIN = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=20)
 NightOf = Callable[[int], "Night"]
 
 

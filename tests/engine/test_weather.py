@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Code
@@ -111,7 +111,7 @@ def test_the_last_job_to_end_wakes_those_that_wait_for_the_breaker(night: NightO
     assert ended.tally.done + ended.tally.failed == 5
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=10)
 @given(
     outages=OUTAGES,
     count=st.integers(1, 20),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Fault, ManifestError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
 
-RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=75)
+RELAXED = settings(deadline=None, max_examples=75)
 WORDS = st.sampled_from(
     [
         *"{}[]:,-?&*!|>'\"%@`#\n\t \\~\x85\ufeffé\u2028",

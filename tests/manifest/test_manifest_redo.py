@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.manifest import Redos, expand, load_manifest
@@ -146,7 +146,7 @@ def test_what_the_manifest_lists_by_now_is_no_redo(write: Callable[[str], Path])
     assert [made.redo.ordinal for made in redos.jobs] == [2]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_whatever_is_asked_for_every_job_is_another_picture(data: st.DataObject, write: Callable[[str], Path]) -> None:
     kinds = st.sampled_from(["", ", seed: 1", ", variant: 2", ", variant: 3"])

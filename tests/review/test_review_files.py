@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from yarl import URL
@@ -224,7 +224,7 @@ async def test_without_room_for_thumbnails_the_picture_comes_itself(page: Page, 
     assert (code, body) == (200, (folder.root / "images/mug.png").read_bytes())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 @given(
     name=st.text() | st.lists(st.sampled_from(["..", ".", "", "a.png", "sub", "link", "\0", "\udcff"])).map("/".join)
 )

@@ -8,7 +8,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import ReadError
@@ -108,7 +108,7 @@ def test_a_short_row_ends_in_empty_cells(read: Read) -> None:
     assert ([(job.prompt, job.seed) for job in jobs], faults) == ([("A", None), ("B", 2), ("C", 3)], [])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=5),
     st.sampled_from([(name, mark) for name in ENCODINGS for mark in {b"", MARKS.get(name, b"")}]),

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 
@@ -53,7 +53,7 @@ def test_events_of_any_text_cut_anywhere_are_read_as_they_were(sent: list[tuple[
 
 
 @given(value=values, words=st.tuples(texts, texts))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25)
 def test_a_string_holds_pictures_among_any_words(value: Any, words: tuple[str, str], tmp_path: Path) -> None:
     shot = shot_of(tmp_path)
     pieces = pieces_of({"v": value, "s": [Spliced((words[0], shot, words[1], shot))]})

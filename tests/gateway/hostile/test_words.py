@@ -10,7 +10,7 @@ import logging
 
 import pytest
 from aiohttp import FormData
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.hostile.conftest import CHAT, EDITS, IMAGES, House, picture
@@ -129,7 +129,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=6), min_size=20, max_size=20))
 def test_no_body_ends_it_or_is_answered_5xx(house: House, bodies: list[dict[str, object]]) -> None:
     async def go() -> None:
