@@ -96,7 +96,7 @@ def test_a_signal_drains(program: Program, bank: Bank, manifest: Callable[..., s
     ended = program.finish(process)
     assert ended.code == 128 + number, ended.err
     sent = len(bank.seen)
-    assert sent <= 8
+    assert sent <= 5 + 4, "five may have been answered before the sixth came, and four were out"
     rows = program.rows()
     assert len(rows) == sent
     assert {row["status"] for row in rows} == {"done"}
