@@ -49,9 +49,9 @@ class JobRunner:
             service.outages.event = partial(world.observer.event, provider=service.name)
             service.outages.wall = world.now
         self._quota, self._steps = RetryQuota(world.gate), Steps(world.executor)
-        self.pictures, self.batches = Pictures(world, rules), Batches(world, rules)
         self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
-        self._recovery = Recovery(world, self._steps, self._uploads)
+        self._recovery = Recovery(world, self._steps, self._uploads, self._received)
+        self.pictures, self.batches = Pictures(world, rules, self._recovery.relinked), Batches(world, rules)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
@@ -315,7 +315,7 @@ class JobRunner:
             run.budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
-        attempt.hooked = hooked is not job
+        attempt.hooked, run.task = hooked is not job, (attempt.number, reply.handle, attempt.key_name)
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:

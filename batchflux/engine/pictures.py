@@ -10,23 +10,29 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import away
-from batchflux.engine.retry import Retrying
+from batchflux.engine.retry import Retrying, Tries
 from batchflux.engine.task_polls import GRACE
 from batchflux.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
     from batchflux.engine.task_polls import JobRun
     from batchflux.models import Collected, Link, Stored
 
+    Relink = Callable[[JobRun, Link, JobError], Awaitable[Link | str | None]]
+
 
 class Pictures:
-    """Collects pictures, in the slots that there are for downloads, and tells outages and breaker what it learns."""
+    """Collects pictures, in the slots that there are for downloads, and tells outages and breaker what it learns.
 
-    def __init__(self, world: World, rules: Rules) -> None:
+    `relinked` is asked for what there is in place of a link that cannot be followed.
+    """
+
+    def __init__(self, world: World, rules: Rules, relinked: Relink) -> None:
+        self._relinked = relinked
         self._executor, self._gate, self._random = world.executor, world.gate, world.random
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
         self._canary, self.slots = rules.canary, rules.downloads
@@ -40,7 +46,15 @@ class Pictures:
             return stored
         run.link, policy = asset.url, run.service.policy
         fetching = Retrying(lambda tries, error: policy.fetch(tries, error, self._random), self._between_fetches)
-        collected = await fetching(lambda: self._fetched(run, asset), run.downloads)
+        try:
+            collected = await fetching(lambda: self._fetched(run, asset), run.downloads)
+        except JobError as error:
+            other = await self._relinked(run, asset, error)
+            if other is None:
+                raise
+            run.downloads = Tries()
+            self.relieve(run)
+            return await self.collect(run, other)
         run.download_seconds = collected.seconds
         return collected.stored
 

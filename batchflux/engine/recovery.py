@@ -5,6 +5,8 @@ there as if its answer had come. Of two nobody knows which is; one of them is pa
 while the API lists them. Only where the API was heard to have none does `--on-unknown` decide; while it cannot be
 heard, the job stays unknown, and the next run asks.
 
+A task whose link leads to nothing is asked once for another, which some APIs sign anew.
+
 An answer 5xx says that nothing came of a request, which is not always so: it is looked for too, and where nothing is
 found, or nobody was heard in all that time, it is what RULES say of it. Outages hear of what failed before the search
 begins, and it has a slot for as long only as something may be out.
@@ -22,18 +24,20 @@ from batchflux.engine.steps import heard
 from batchflux.engine.task_polls import GRACE
 from batchflux.errors import Code, JobError
 from batchflux.failpoints import reach
-from batchflux.models import Ended, Exchanged, Listed, Submitted
+from batchflux.models import Ended, Exchanged, Finished, Listed, Submitted
 from batchflux.providers.base import Lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.ports import World
     from batchflux.engine.steps import Steps, Uploads
     from batchflux.engine.task_polls import Attempt, JobRun
-    from batchflux.models import Content, Job
+    from batchflux.models import Content, Job, Link, Received
     from batchflux.providers import Provider
+
+    Receive = Callable[[JobRun, Finished, int | None], Awaitable[Received]]
 
 FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.5, 15.0, 1.5  # seconds between two looks at a list
 SETTLED = 10.0  # seconds after which a list that is whole has what was accepted
@@ -72,9 +76,13 @@ class _Search:
 
 
 class Recovery:
-    """Finds tasks of lost requests. `out` are the jobs whose request is out and has no handle yet, by their attempt."""
+    """Finds tasks of lost requests, and links. `received` keeps the picture of an answer.
 
-    def __init__(self, world: World, steps: Steps, uploads: Uploads) -> None:
+    `out` are the jobs whose request is out and has no handle yet, by their attempt.
+    """
+
+    def __init__(self, world: World, steps: Steps, uploads: Uploads, received: Receive) -> None:
+        self._received = received
         self._ledger, self._gate, self._event, self._now = world.ledger, world.gate, world.observer.event, world.now
         self._ready, self._steps, self._uploads = world.ready, steps, uploads
         self._clock = asyncio.get_running_loop().time
@@ -110,6 +118,32 @@ class Recovery:
         if found is None or refused:
             return None
         raise found
+
+    async def relinked(self, run: JobRun, link: Link, error: JobError) -> Link | str | None:
+        """Return what a job's task gives by now, once, where its link cannot be followed; None: nothing else.
+
+        It is on record then.
+        """
+        job, provider = run.work.job, run.service.wire(run.work.job)
+        number, handle, key_name = run.task or (run.work.attempt, run.work.handle, run.work.key_name)
+        own = number == run.attempt and run.stranger is None and run.relinked != number
+        if not own or handle is None or error.code is not Code.DOWNLOAD:
+            return None
+        run.relinked = run.attempt
+        lease = await run.service.limits.resume(key_name)
+        try:
+            reply = (await self._steps.exchange(run, provider.poll(job, handle), provider, lease)).reply
+        except JobError as failure:
+            self._event("poll_failed", id=job.id, code=failure.code.value, message=failure.message)
+            return None
+        finally:
+            run.service.limits.release(lease)
+        if not isinstance(reply, Finished) or reply.asset == link:
+            return None
+        received = await self._received(run, reply, None)
+        await self._ledger.captured(run.attempt, received)
+        self._event("link_renewed", id=job.id, attempt=run.attempt)
+        return received.asset
 
     def _just_lost(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, *, refused: bool) -> _Search:
         """Return what is looked for of an attempt of this run, from now on."""

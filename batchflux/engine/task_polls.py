@@ -50,7 +50,8 @@ class JobRun:
     request holds a place of the canary, `free` while the canary waits for what it may get without one. `answered`
     is what the last answer came to while nothing is out or received but an answer after which the job may be asked
     again. `rest` is what a key that refused it has asked for, `more` are pictures that came beside its own.
-    `budget` is what pays for it.
+    `budget` is what pays for it. `task` is its last attempt that a task was accepted for, with handle and key;
+    `relinked` is the attempt whose task was asked for another link.
     `withdrawn`: its next request was not admitted, so it stays as it is.
     """
 
@@ -60,6 +61,8 @@ class JobRun:
     budget: Budget | Purse
     stranger: str | None = None
     refused: set[str] = field(default_factory=set)
+    task: tuple[int, str, str | None] | None = None
+    relinked: int = 0
     tries: Tries = field(default_factory=Tries)
     downloads: Tries = field(default_factory=Tries)
     began: float = 0.0

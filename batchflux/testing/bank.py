@@ -11,7 +11,8 @@ before, or lies in the folder, is noted in `again`.
   `#lost502` is billed, and a gateway says 502;
 - the picture: `#b64` and `#data` put it into the answer, `#b64half` a half of it, all others get a link;
   `#linkprivate` leads to where no download may go; LOOKS names what it is instead of the PNG that is asked for;
-- the download: what FILES names; `#gone` until the job is asked for a second time;
+- the download: what FILES names; `#gone` until the job is asked for a second time; `#stale`: the link that a task gives
+  first leads to nothing, those that it gives later lead to the picture;
 - the batch: what `batches` says;
 - the task: what POLLS names; with `#500` or `#moderated` it is accepted and fails. `#cost` makes it tell its price;
 - the list of requests: `#queued*TIMES` is left out so often, `#twin` has another that is equal, `#deaf` cannot be had.
@@ -340,7 +341,7 @@ class Bank:
         failed = {"500": "failed", "moderated": "moderated"}.get(self._tasks.get(name) or "")
         word = "missing" if fault == "missing" or (number and not name) else "pending" if fault else failed or "ready"
         cost = CREDITS / 100 if "#cost" in self.prompts.get(name, "") else None
-        link = f"{self.url}/files/{name}.png"
+        link = self._link_of(name)
         task = Task(id=number, word=word, url=self.url, link=link, cost=cost, all=tuple(self._ids))
         if failed and word == failed and counts:
             self.billed[name] -= 1
@@ -377,16 +378,24 @@ class Bank:
         if failed is not None:
             self.billed[name] -= 1
             return web.json_response({"id": name, "status": failed, "result": None})
-        return web.json_response({"id": name, "status": "Ready", "result": {"sample": f"{self.url}/files/{name}.png"}})
+        return web.json_response({"id": name, "status": "Ready", "result": {"sample": self._link_of(name)}})
+
+    def _link_of(self, name: str) -> str:
+        """Return the link that a task gives when it is asked for the nth time."""
+        number = f"?poll={self.polls[name]}" if "#stale" in self.prompts.get(name, "") else ""
+        return f"{self.url}/files/{name}.png{number}"
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Answer a download."""
-        name, data = self._files[request.match_info.get("name") or request.query["filename"]]
+        file, _, asked = (request.match_info.get("name") or request.query["filename"]).partition("?")
+        name, data = self._files[file]
         text = self.prompts[name]
         fault = said(text, FILES, self.downloads[name])
         self.downloads[name] += 1
         await _until(lambda: self.links_held is None or not self.links_held())
         if "#gone" in text and self.posts[name] == 1:
+            fault = "link404"
+        if "poll=1" in (asked, request.query_string):
             fault = "link404"
         if fault is not None and fault.removeprefix("link").isdigit():
             return web.Response(status=int(fault.removeprefix("link")))

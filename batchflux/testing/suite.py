@@ -277,6 +277,17 @@ class ProviderSuite(Suite):
         assert ended.code == 0, ended.said
         assert shop.bank.posts["a"] == 2
 
+    @only(lambda way: way.tasks and way.links)
+    def test_a_task_is_asked_once_more_where_its_link_is_gone(self, shop: Shop) -> None:
+        shop.manifest("#stale", "#stale", limits=", attempts: 1")
+        assert shop.program.run("--only", "a", **{VARIABLE: "answer.recorded"}).code == -9
+        ended = shop.program.run()
+        assert ended.code == 0, ended.said
+        row = shop.row()
+        assert (row["attempts"], row["possibly_billed"], row["cost"]) == ("1", "0", "0.14")
+        for name in "ab":
+            assert (shop.bank.posts[name], shop.bank.polls[name], shop.bank.fetched[name]) == (1, 2, 1)
+
     def test_a_429_costs_no_attempt(self, shop: Shop) -> None:
         shop.manifest("#busy*1", limits=", attempts: 1")
         ended = shop.program.run()
