@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CALLS, QUICK_CALLS = 1000, 200
 ROUNDS, QUICK_ROUNDS = 5, 1
+MOST_AT_ONCE = 256  # calls that the gateway has under way
 WARM = 30  # calls before the first that is measured
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -118,7 +119,7 @@ def _job(folder: Path, url: str, case: Case, jobs: int) -> float:
     taken = []
     for count in (1, jobs):
         rows = "".join(f"  - {{id: i{number}, prompt: A ceramic mug no. {number}}}\n" for number in range(count))
-        text = _manifest(folder, url).replace("concurrency: 256", f"concurrency: {case.at_once}")
+        text = _manifest(folder, url, case.at_once)
         manifest.write_text(f"{text}jobs:\n{rows}", encoding="utf-8")
         done = Child(ours("run", manifest, "--yes", "--no-progress"), folder / "run.log").wait()
         taken.append(done.cpu)
@@ -126,11 +127,11 @@ def _job(folder: Path, url: str, case: Case, jobs: int) -> float:
     return 1000 * (taken[1] - taken[0]) / (jobs - 1)
 
 
-def _manifest(folder: Path, url: str) -> str:
+def _manifest(folder: Path, url: str, concurrency: int) -> str:
     return (
         f"version: 1\nname: bench\n"
         f"provider: {{name: tuzi, base_url: {url!r}, keys: [{KEYS[0]}], model: bench, price: 0.01}}\n"
-        f"limits: {{concurrency: 256}}\noutput: {{dir: {str(folder / 'out')!r}}}\n"
+        f"limits: {{concurrency: {concurrency}}}\noutput: {{dir: {str(folder / 'out')!r}}}\n"
     )
 
 
@@ -145,7 +146,7 @@ def gateway(folder: Path, behind: str) -> Iterator[Served]:
     """Serve a gateway, in a process of its own."""
     port = free_port()
     manifest = folder / "gateway.yaml"
-    manifest.write_text(_manifest(folder, behind), encoding="utf-8")
+    manifest.write_text(_manifest(folder, behind, MOST_AT_ONCE), encoding="utf-8")
     child = Child(ours("gateway", manifest, "--port", str(port)), folder / "gateway.log")
     try:
         _wait_for(port, folder / "gateway.log")

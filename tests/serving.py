@@ -1,4 +1,4 @@
-"""Servers on loopback that a test scripts, by connections or byte for byte; and ports for servers of ours."""
+"""Servers on loopback that a test scripts, by connections or byte for byte."""
 
 from __future__ import annotations
 
@@ -70,19 +70,6 @@ def accepting(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
     with threaded(server) as port:
         yield port
-
-
-@contextmanager
-def kept_port() -> Iterator[int]:
-    """Give a port for servers of ours, one after another, which nobody else gets for as long as this is entered.
-
-    A socket has it that does not listen: who connects is refused until a server listens beside it, which reuses the
-    address, as servers do.
-    """
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("127.0.0.1", 0))
-        yield keeper.getsockname()[1]
 
 
 class ScriptedServer:

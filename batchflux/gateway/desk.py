@@ -321,12 +321,12 @@ class Desk:
         """See through what follows for a job; NotMadeError: it has not ended."""
         if known is None:
             work = Work(job=job)
-        elif (left := self._left_to_do(job, known)) is not None:
-            work = left
-        else:
+        elif (left := self._left_to_do(job, known)) is None:
             return self._end(job, known)
-        if known is not None and known.status == Status.FAILED:
-            self._run.ends_again()
+        else:
+            work = left
+            if known.status == Status.FAILED:
+                self._run.ends_again()
         held.buys |= work.costs
         return self._end(job, await self._run.make(work))
 

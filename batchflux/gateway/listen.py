@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.errors import UsageError
 from batchflux.review.guard import host_of
+from batchflux.review.listen import LOOPBACK
 from batchflux.transport.serving import listen_at, logger_of, serve_at
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_CONNECTIONS = 1024
 HEAD_SECONDS = 75.0  # to a first request's end, or of rest between two: longer than a proxy before us keeps one open
 STUCK_SECONDS = 120.0  # for which a client may take nothing of its answer

@@ -239,7 +239,7 @@ class Bank:
         self.most_at_once = max(self.most_at_once, self.open)
         try:
             await asyncio.sleep(random.uniform(*self.delay))
-            await _until(lambda: (held := self.held) is None or not held())
+            await _let_go(lambda: self.held)
             if (hook := self.hook) is not None:
                 hook(name)
             return await self._answer(request, seen, fault)
@@ -382,8 +382,7 @@ class Bank:
 
     def _link_of(self, name: str) -> str:
         """Return the link that a task gives when it is asked for the nth time."""
-        number = f"?poll={self.polls[name]}" if "#stale" in self.prompts.get(name, "") else ""
-        return f"{self.url}/files/{name}.png{number}"
+        return f"{self.url}/files/{name}.png" + f"?poll={self.polls[name]}" * ("#stale" in self.prompts.get(name, ""))
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Answer a download."""
@@ -392,10 +391,8 @@ class Bank:
         text = self.prompts[name]
         fault = said(text, FILES, self.downloads[name])
         self.downloads[name] += 1
-        await _until(lambda: self.links_held is None or not self.links_held())
-        if "#gone" in text and self.posts[name] == 1:
-            fault = "link404"
-        if "poll=1" in (asked, request.query_string):
+        await _let_go(lambda: self.links_held)
+        if ("#gone" in text and self.posts[name] == 1) or "poll=1" in (asked, request.query_string):
             fault = "link404"
         if fault is not None and fault.removeprefix("link").isdigit():
             return web.Response(status=int(fault.removeprefix("link")))
@@ -430,8 +427,8 @@ def _path(request: web.Request) -> str:
     return getattr(request.match_info.route.resource, "canonical", "")
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  the test's thread decides
+async def _let_go(held: Callable[[], Callable[[], bool] | None]) -> None:
+    while (holds := held()) is not None and holds():  # noqa: ASYNC110  the test's thread decides
         await asyncio.sleep(0.01)
 
 

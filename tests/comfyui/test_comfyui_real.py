@@ -19,7 +19,7 @@ from aiohttp import ClientError, ClientSession
 
 from batchflux.comfyui.install import install
 from tests.comfyui.test_comfyui_gateway import BATCH, GENERATE, LOAD, House, house
-from tests.serving import kept_port
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

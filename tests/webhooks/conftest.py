@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port where nobody listens, and that no other test is given meanwhile: it is bound, which servers may share."""
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
+    """A port where nobody listens, and that no other test is given meanwhile."""
+    with kept_port() as port:
+        yield port

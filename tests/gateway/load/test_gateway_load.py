@@ -18,7 +18,7 @@ from batchflux.testing.bank import PRICE, opened
 from batchflux.testing.dialect import job_of
 from batchflux.testing.program import program_in
 from tests.gateway.load.crowd import Crowd
-from tests.serving import kept_port
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -18,7 +18,7 @@ from batchflux.testing.program import Program, program_in
 from tests.banks import dialects
 from tests.gateway.conftest import numbers_in
 from tests.gateway.shells.takers import Answer
-from tests.serving import kept_port
+from tests.ports import kept_port
 
 if TYPE_CHECKING:
     import subprocess
