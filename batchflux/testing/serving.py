@@ -23,7 +23,7 @@ PATIENCE = 60.0  # seconds that a server may take to begin, and to end
 def threaded(server: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
     """Give what a server gives, which lives on a loop in a thread of its own for as long as this is entered.
 
-    Tasks that it leaves behind are cancelled. What it raises as it begins is raised here.
+    Tasks that it leaves behind are cancelled. What it raises as it begins is raised here, once its thread has ended.
     """
     begun: Future[tuple[T, Callable[[], object]]] = Future()
 
@@ -40,11 +40,13 @@ def threaded(server: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T
 
     thread = threading.Thread(target=lambda: asyncio.run(live()), daemon=True)
     thread.start()
-    made, end = begun.result(PATIENCE)
     try:
-        yield made
+        made, end = begun.result(PATIENCE)
+        try:
+            yield made
+        finally:
+            end()
     finally:
-        end()
         thread.join(PATIENCE)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import threading
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
 
-from batchflux.testing.serving import serving
+from batchflux.testing.serving import serving, threaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +49,28 @@ def test_a_port_that_is_taken_is_said_at_once() -> None:
         serving(web.Application(), taken.getsockname()[1]),
     ):
         raise AssertionError("two cannot listen there")
+
+
+def test_what_fails_to_begin_has_ended_when_that_is_said() -> None:
+    """However long it takes to clear up behind it."""
+    cleared: list[str] = []
+    lingering: list[asyncio.Task[None]] = []
+
+    async def linger() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+            cleared.append("all")
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[None]:
+        lingering.append(asyncio.create_task(linger()))
+        await asyncio.sleep(0)
+        if lingering:
+            raise OSError("not here")
+        yield
+
+    with pytest.raises(OSError, match="not here"), threaded(failing):
+        raise AssertionError("it cannot begin")
+    assert cleared == ["all"]
