@@ -54,8 +54,6 @@ class Scene:
         """The longest makespan that is well enough, in seconds."""
         if self.fixed:
             return 1.1 * ideal
-        if told and self.rate and self.active:
-            return 1.1 * ideal  # requests that keep their distance take up slots that came free together one by one
         if told:
             return self.told_mark(ideal)
         return (UNTOLD if long else UNTOLD_SHORT) * ideal

@@ -46,6 +46,49 @@ def test_the_rate_is_reached_although_timers_are_late(count: int, seed: int) -> 
     assert 20 * count >= 0.985 * count * now
 
 
+@settings(deadline=None, max_examples=50)
+@given(
+    count=st.integers(1, 20),
+    runs=st.lists(st.lists(GAP, min_size=1, max_size=40), min_size=2, max_size=4),
+)
+def test_no_window_holds_more_over_runs_that_know_of_each_other_only_when_the_last_left(
+    count: int, runs: list[list[float]]
+) -> None:
+    now, written = 0.0, []
+    for gaps in runs:
+        pace = Gcra(count, 1.0)
+        if written:
+            pace.departed(written[-1])
+        for gap in gaps:
+            now = pace.next_at(now + gap)
+            pace.take(now, NEVER)
+            written.append(now)
+    assert most_in_a_window(written, 1.0) <= count
+
+
+def filled() -> Gcra:
+    """Two a second, of which two have left."""
+    pace = Gcra(2, 1.0)
+    for _ in range(2):
+        pace.take(pace.next_at(0.0), NEVER)
+    return pace
+
+
+def test_one_interval_is_saved_up_once_the_last_are_remembered() -> None:
+    pace = filled()
+    pace.take(10.0, NEVER)
+    assert pace.next_at(10.0) == 10.0
+    pace.take(10.0, NEVER)
+    assert pace.next_at(10.0) == pytest.approx(10.0 + pace._window)
+
+
+def test_who_refused_what_was_saved_up_sees_no_two_together_again() -> None:
+    pace = filled()
+    pace.refused()
+    pace.take(10.0, NEVER)
+    assert pace.next_at(10.0) == pytest.approx(10.0 + pace._window / 2)
+
+
 def test_idle_time_saves_nothing_up() -> None:
     pace = Gcra(10, 1.0)
     pace.take(0.0, NEVER)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batchflux.engine.limits.limit_finder import Learned
 from tests.engine.limit_clients import LATE, Client, most_in_a_window, ours
 from tests.engine.limit_scenes import BY_NAME, LONG, REFUSED, SCENES, Scene
-from tests.engine.limit_servers import Bucket, Chance, Changing, Model, Overload, Slots, Window
+from tests.engine.limit_servers import Both, Bucket, Chance, Changing, Model, Overload, Slots, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,15 @@ def test_an_untold_limit_costs_little_from_the_start(name: str) -> None:
 def test_a_told_limit_is_used_and_never_met() -> None:
     scene = BY_NAME["60 in each minute"]
     check(scene, scene.ours(300.0, told=True), 300.0, told=True)
+
+
+def test_who_counts_more_strictly_than_told_refuses_few() -> None:
+    """A bucket of one token: no two may come together, nor, now and then, what was late on its way."""
+    model = Both(seconds=5.0, first=Slots(most=24), second=Bucket(rate=5.1, size=1))
+    seen = Client(jobs=1440, slots=24, rate=(5.0, 1.0)).run(ours, model)
+    assert seen.failed == 0
+    assert 0 < seen.refused <= 5 / 1440
+    assert seen.makespan <= 1.1 * 300
 
 
 def test_random_refusals_cost_what_they_refuse_and_no_more() -> None:

@@ -1,8 +1,10 @@
-"""The schedule of a rate that is told or was found: a GCRA (generic cell rate algorithm, ITU-T I.371) without a burst.
+"""The schedule of a rate that is told or was found: a GCRA (generic cell rate algorithm, ITU-T I.371).
 
-Lateness of no more than `LATENESS` is made up for, so the rate is reached; idle time saves nothing up. The interval of
-N requests in W seconds is (W + a) / N, with an allowance a so that N + 1 requests span more than W; and the last N are
-remembered by the moment they were on the wire: no window of W seconds holds more than N, whatever was late.
+The interval of N requests in W seconds is (W + a) / N, with an allowance a so that N + 1 requests span more than W; and
+the last N are remembered by the moment they were on the wire: no window of W seconds holds more than N, whatever was
+late. Lateness of no more than `LATENESS` is made up for, so the rate is reached; idle time saves nothing up. Once N are
+remembered one interval is saved up, which lets two leave together where slots came free together. A server that then
+refuses one counts more strictly than was told: from there on all keep their distance.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Gcra:
     def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
         self._tat = float("-inf")
         self._wire: deque[Departure] = deque(maxlen=0)
+        self._strict = False
         self.sent = 0
         self.retune(count, seconds)
 
@@ -56,8 +59,7 @@ class Gcra:
 
     def next_at(self, now: float) -> float:
         """Return the earliest time a request may leave."""
-        full = self._wire and len(self._wire) == self._wire.maxlen
-        return max(self._tat, now, self._wire[0].written + self._window if full else now)
+        return max(self._tat, now, self._wire[0].written + self._window if self._full else now)
 
     def take(self, now: float, rate: float) -> Departure:
         """Count a request that leaves now; the next one keeps its distance by `rate`, or by the limit if that is lower.
@@ -66,13 +68,26 @@ class Gcra:
         """
         rate = min(rate, self.ceiling)
         if rate != float("inf"):
-            self._tat = (self._tat if now - self._tat <= LATENESS else now) + 1 / rate
+            if self._full and rate == self.ceiling and not self._strict:
+                self._tat = max(self._tat, now - 1 / rate)
+            elif now - self._tat > LATENESS:
+                self._tat = now
+            self._tat += 1 / rate
         self.sent += 1
         departure = Departure(number=self.sent, left=now, written=now)
         self._wire.append(departure)
         return departure
 
+    def refused(self) -> None:
+        """Keep the distance from now on, whatever was late."""
+        self._strict = True
+
+    @property
+    def _full(self) -> bool:
+        """Whether the last N are remembered, so that no window can hold more."""
+        return bool(self._wire) and len(self._wire) == self._wire.maxlen
+
     def departed(self, at: float) -> None:
-        """Count a request that left at `at` before this schedule began: the next one keeps its distance to it."""
+        """Count a request that left at `at` before this schedule began, maybe with one saved up."""
         if self.ceiling != float("inf"):
-            self._tat = max(self._tat, at + min(1 / self.ceiling, self._window))
+            self._tat = max(self._tat, at + min(2 / self.ceiling, self._window))
