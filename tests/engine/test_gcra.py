@@ -54,7 +54,7 @@ def test_the_rate_is_reached_although_timers_are_late(count: int, seed: int) -> 
 def test_no_window_holds_more_over_runs_that_know_of_each_other_only_when_the_last_left(
     count: int, runs: list[list[float]]
 ) -> None:
-    now, written = 0.0, []
+    now, written = 0.0, list[float]()
     for gaps in runs:
         pace = Gcra(count, 1.0)
         if written:
