@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ import click
 from batchflux.cli.terminal import fill_in, printing, say
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
+_ARENA_MAX = -8  # M_ARENA_MAX of glibc's malloc.h
 COMMANDS = {  # command → the module that has it, and what the list of commands says
     "init": ("init", "Write a starter manifest, or one for a table or a folder of photos."),
     "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
@@ -90,6 +92,7 @@ def main() -> None:
         click.echo("batchflux runs on Linux and macOS; on Windows install and run it in WSL.", err=True)
         sys.exit(2)
     fill_in()
+    _share_arena()
     says, code = "", None
     try:
         code = cli.main(standalone_mode=False)
@@ -104,6 +107,16 @@ def main() -> None:
     if says:
         say(says, err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _share_arena() -> None:
+    """Let all threads take memory from one arena of glibc's, where that is the C library; see mallopt(3).
+
+    Pictures go from thread to thread, and with an arena for each the memory that one has freed is not the next one's.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(_ARENA_MAX, 1)
 
 
 def _explained(error: Exception) -> tuple[str, int]:
