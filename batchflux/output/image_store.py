@@ -138,13 +138,6 @@ class ImageStore:
         """Return where the lines of a batch lie until it has left."""
         return self._root / BATCHES / f"{name}.jsonl"
 
-    def check_writable(self) -> None:
-        """See that pictures can be kept before any is paid for; StorageError when they cannot."""
-        probe = self._spool_folder / f"{TEMPORARY}probe"
-        with durable.storing(self._spool_folder):
-            probe.touch()
-            probe.unlink()
-
     def close(self) -> None:
         """Wait for what is under way."""
         self._threads.shutdown()
