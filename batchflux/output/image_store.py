@@ -267,7 +267,7 @@ class ImageStore:
         found = NUMBERED.fullmatch(path.stem)
         first = [str(path.with_name(f"{found[1]}{suffix}")) for suffix in ALL_SUFFIXES] if found else []
         if not self._assets.present(first):
-            raise JobError(Code.INVALID_REQUEST, f"{self._root / name} is another file, of no job: move it away")
+            raise JobError(Code.INVALID_REQUEST, f"{name} is another file, of no job: move it away")
         other = next(free for free in next_names(name) if not self._assets.present([free]))
         self._assets.move(name, other)
         return f"another job's further picture lay here and is now {other}"
