@@ -29,6 +29,7 @@ from batchflux.cli.terminal import (
     same_again,
     say,
 )
+from batchflux.engine.budget import RAISE
 from batchflux.engine.executors.opening import Elsewhere
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
@@ -171,10 +172,13 @@ def _next_step(summary: Summary) -> str:
     if summary.reason == "finished":
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
+    short = next((key for key, remedy in RAISE.items() if summary.message.endswith(remedy)), None)
     command = ["batchflux", "run", given["path"]]
     for option in ("out", "provider", "env_file", "sample", *LIMITS, "on", "workers"):
-        command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] else []
+        command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] and option != short else []
     for value in given["sets"]:
-        command += ["--set", without_signatures(value)]
+        command += ["--set", without_signatures(value)] if not value.startswith(f"limits.{short}=") else []
+    command += ["--set", f"limits.{short}=MORE"] if short else []
     command += again(given["notify"]) + (["--metrics", str(given["metrics"])] if given["metrics"] else [])
-    return f"  next       to continue: {shlex.join(command)}"
+    with_more = f", with a higher limits.{short}" if short else ""
+    return f"  next       to continue{with_more}: {shlex.join(command)}"

@@ -33,6 +33,8 @@ class Ceiling:
 
 
 UNBOUND = Ceiling()
+RAISE = {key: f"raise limits.{key} and run again to continue." for key in ("budget", "budget_per_run")}
+"""How the message ends of a run that another one with the same limit would not continue, by its key."""
 
 
 class Budget:
@@ -114,7 +116,9 @@ class Budget:
 
     def _used_up(self, price: int) -> str:
         if not self._folder.allows(self.spent + self.reserved + price):
-            return f"The budget of {self._folder.label} is used up: raise limits.budget and run again to continue."
+            return f"The budget of {self._folder.label} is used up: {RAISE['budget']}"
+        if not self._run.allows(price):
+            return f"One picture costs more than this run's budget of {self._run.label}: {RAISE['budget_per_run']}"
         what = f"This run's budget of {self._run.label} is used up"
         return f"{what}: run again to continue, or raise limits.budget_per_run."
 

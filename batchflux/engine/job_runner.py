@@ -336,7 +336,7 @@ class JobRunner:
 
     async def _received(self, run: JobRun, finished: Finished, cost: int | None, took: float | None = None) -> Received:
         """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
-        asset, prompt, run.more = finished.asset, finished.revised_prompt, finished.more
+        asset, prompt, run.more = finished.asset, finished.revised_prompt, (*dict.fromkeys(run.more + finished.more),)
         return Received(
             asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
             cost=cost,

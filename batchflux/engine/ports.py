@@ -81,10 +81,10 @@ class Executor(Protocol):
         the ledger. Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`.
         """
 
-    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
-        """Keep pictures that an answer had beside the job's own, which is `stored`; return it with remarks that say so.
+    async def beside(self, job: Job, own: Stored | None, more: Sequence[Link | Inline]) -> str:
+        """Keep pictures that an answer had beside the job's `own`, which may not be had; return remarks that say so.
 
-        What cannot be had is only said: the job has its picture.
+        What cannot be had is only said, by its link. One of the same bytes as another is no further picture.
         """
 
 

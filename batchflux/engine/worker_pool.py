@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.batching import AT_HAND
@@ -160,13 +160,12 @@ class WorkerPool:
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
-            if run.more and stored.refused is None:
-                stored = await self._executor.beside(run.work.job, stored, run.more)
             if stored.refused is not None:
                 failure = JobError(*stored.refused)
         except JobError as error:
             failure = error
-        outcome = self._outcome(run, stored, failure)
+        said = await self._executor.beside(run.work.job, stored, run.more) if run.more else ""
+        outcome = self._outcome(run, stored, failure, said)
         await self._ledger.finish(work.job, outcome)
         self.tally.add(outcome)
         asked = work.costs or work.handle is not None or run.attempt != (work.attempt or 0)
@@ -175,16 +174,19 @@ class WorkerPool:
         self._runner.pictures.relieve(run)
         self._observer.ended(work.job, outcome)
 
-    def _outcome(self, run: JobRun, stored: Stored | None, failure: JobError | None) -> Outcome:
+    def _outcome(self, run: JobRun, stored: Stored | None, failure: JobError | None, said: str) -> Outcome:
         status = Status.DONE if failure is None else Status.FAILED
         if failure is not None and failure.code is Code.UNKNOWN and self._on_unknown != "fail":
             status = Status.UNKNOWN
+        if stored is not None and said:
+            stored = replace(stored, remarks="; ".join(filter(None, (stored.remarks, said))))
+        told = [] if failure is None else [failure.message, "" if stored is not None else said]
         return Outcome(
             status=status,
             attempts=run.tries.used,
             stored=stored,
             error_code=None if failure is None else failure.code.value,
-            error=None if failure is None else failure.message,
+            error="; ".join(filter(None, told)) or None,
             started_at=run.began,
             finished_at=self._now(),
             api_seconds=run.api_seconds,

@@ -101,8 +101,8 @@ class References:
             return Reference(source=source, url=source)
         if self._base is None:
             raise LeftOutError("the folder does not tell where its local references are")
-        path = on_disk(self._base, source) or joined(self._base, source)
         try:
+            path = on_disk(self._base, source) or joined(self._base, source)
             state = Path(path).stat()
             digest, kind = _digest(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except (OSError, ValueError) as error:

@@ -121,6 +121,10 @@ class Desk:
         """Whether orders are carried out."""
         return self._run.task is not None and not self._run.task.done()
 
+    async def keeps(self) -> bool:
+        """Whether pictures can be kept, so that no order is refused for that."""
+        return await self._run.keeps()
+
     @property
     def folder(self) -> Path:
         """Where all is kept."""

@@ -7,7 +7,8 @@ where a request comes from (Sec-Fetch-Site, Origin) must be this server, or a si
 another site, which a browser sends without asking, says so. What says that it came through a proxy or a tunnel may come
 from anywhere.
 
-Pictures need no key: who has the name of one, which nobody guesses, was given it. `/health` says ok and nothing else.
+Pictures need no key: who has the name of one, which nobody guesses, was given it. `/health` says ok, or why
+not, and nothing else.
 """
 
 from __future__ import annotations

@@ -7,14 +7,17 @@ files of the output folder by then, named by their bytes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batchflux.engine.shutdown import STORAGE
 from batchflux.errors import quoted
 from batchflux.gateway.addresses import leads_inside
+from batchflux.gateway.answering import errors
 from batchflux.gateway.orders import Order, Picture, RefusalError
 from batchflux.gateway.uploads import Uploads
 from batchflux.ledger.books.calls import FIRST_POSITION
@@ -29,12 +32,16 @@ from batchflux.output.base import SUFFIXES, UPLOADS
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from batchflux.manifest import Manifest
     from batchflux.manifest.redo import Redo
     from batchflux.models import Reference
     from batchflux.photos import Photos
+
+
+_LOOKED_AT = re.compile("[:;] looked at ")  # as `photos` says where a file is not, or cannot be read
+_LOGGER = logging.getLogger("batchflux.gateway")
 
 
 class Model(NamedTuple):
@@ -117,15 +124,14 @@ class Maker:
         try:
             carried = self._makers.carried(values, says_so=provider is not None and self._names_provider(said["model"]))
         except FieldError as error:
-            raise _refused(error.key, _without_places(str(error), said["images"])) from None
+            raise _refused(error.key, _without_places(str(error), said)) from None
         for name, message in carried.refusals(values):
-            raise _refused(name, _without_places(message, said["images"]))
+            raise _refused(name, _without_places(message, said))
         values["key"] = key_of(values, api_in_keys(carried.offers.provider))
         job = Job(**values, id="", file_name="", position=FIRST_POSITION)
         job = next(self._photos.judged([job]))
-        if job.fault is not None:
-            fault = re.sub(r"the reference \S+", "a picture", job.fault)  # where it lies is not the client's business
-            raise RefusalError(400, "invalid_image", f"{fault}.", param="image")
+        for image in job.references:
+            _check_usable(image)
         return self.take(job, 1, FIRST_POSITION)
 
     def take(self, job: Job, variant: int, position: int) -> Job:
@@ -179,14 +185,26 @@ class Maker:
             )
             raise RefusalError(400, "unsafe_url", message, param="image")
         made = self._photos.url(source) if "://" in source else self._photos.reference(source)
-        if made.fault is not None:
-            raise RefusalError(400, "invalid_image", f"{made.fault}.", param="image")
+        _check_usable(made)
         return made
 
 
-def _without_places(message: str, sources: Sequence[str]) -> str:
+def _check_usable(image: Reference) -> None:
+    """Refuse a picture that cannot be sent; where a file of ours lies, or why it cannot be read, no client is told."""
+    if image.fault is None:
+        return
+    why = image.fault
+    if image.path is not None:
+        why = _LOOKED_AT.split(why.replace(f"the reference {image.source}", "a picture", 1))[0]
+    if why.startswith("a picture cannot be read"):
+        _LOGGER.error("%s", image.fault)
+        raise errors.refusal(STORAGE, billed=False)
+    raise RefusalError(400, "invalid_image", f"{why}.", param="image")
+
+
+def _without_places(message: str, said: Mapping[str, Any]) -> str:
     """Return a message without the paths of uploads: where they lie is not the client's business."""
-    for source in sources:
+    for source in (*said["images"], *([said["mask"]] if "mask" in said else [])):
         message = message if "://" in source else message.replace(source, "that was uploaded")
     return message
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from batchflux.gateway.answering import headers, links, send
+from batchflux.engine.shutdown import STORAGE
+from batchflux.gateway.answering import errors, headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.sse import early
@@ -61,8 +62,12 @@ class Server:
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
-        working = self._desk.works
-        return web.json_response({"status": "ok" if working else "failed"}, status=200 if working else 503)
+        if not self._desk.works:
+            return web.json_response({"status": "failed"}, status=503)
+        if await self._desk.keeps():
+            return web.json_response({"status": "ok"})
+        row = errors.ROWS[STORAGE]
+        return web.json_response({"status": "failed", "code": row.code, "message": row.says}, status=row.status)
 
     async def _numbers(self, _request: web.Request) -> web.Response:
         text = await asyncio.to_thread(metrics_of, self._desk.folder)

@@ -150,9 +150,9 @@ class Stage:
             raise JobError(fetch.code, "as it was seen before", final=True)
         return Collected(stored=_stored(job), seconds=fetch.seconds)
 
-    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
-        """Return the picture: what comes beside it is not rehearsed."""
-        return stored
+    async def beside(self, job: Job, own: Stored | None, more: Sequence[Link | Inline]) -> str:
+        """Say nothing: what comes beside a picture is not rehearsed."""
+        return ""
 
 
 class _let_in:  # noqa: N801  as contextlib's own

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from batchflux.models import Job, Stored
+
 LEDGER = "ledger.db"
 LOCK = ".lock"
 RUN_LOG = "run.log"
@@ -68,6 +70,11 @@ def next_names(name: str) -> Iterator[str]:
     found = NUMBERED.fullmatch(path.stem)
     stem, last = (found[1], int(found[2])) if found else (path.stem, 1)
     return (str(path.with_name(f"{stem}_{number}{path.suffix}")) for number in count(last + 1))
+
+
+def place_of(job: Job, own: Stored | None) -> str:
+    """Return the name beside which further pictures of a job's answer are kept: the job's own has it, or may have."""
+    return job.file_name if own is None or own.refused is not None else own.file_name
 
 
 def kept_name(folder: str, job_id: str, attempt: int, suffix: str) -> str:

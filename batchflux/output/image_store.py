@@ -36,6 +36,7 @@ from batchflux.output.base import (
     attempt_of,
     kept_name,
     next_names,
+    place_of,
     variants,
 )
 from batchflux.output.folder_store import FolderStore
@@ -101,12 +102,12 @@ class ImageStore:
         """
         return await self._in_thread(lambda: self._store(job, source, attempt))
 
-    async def store_beside(self, job: Job, file_name: str, number: int, source: Fetched | bytes) -> str:
-        """Keep a whole picture beside the job's own as the `number`th: `mug_2.png`; return its name.
+    async def store_beside(self, job: Job, own: Stored | None, number: int, source: Fetched | bytes) -> str | None:
+        """Keep a whole picture beside the job's own as the `number`th: `mug_2.png`; return its name, None for a copy.
 
         No other file is written over: it takes the next number. JobError: it is no whole picture. StorageError.
         """
-        return await self._in_thread(lambda: self._store_beside(job, file_name, number, source))
+        return await self._in_thread(lambda: self._store_beside(job, own, number, source))
 
     async def kept_before(self, job: Job, attempt: int) -> Stored | None:
         """Store the picture of an attempt that an earlier run has put into `rejected/`; None when there is none."""
@@ -136,13 +137,6 @@ class ImageStore:
     def batch_file(self, name: str) -> Path:
         """Return where the lines of a batch lie until it has left."""
         return self._root / BATCHES / f"{name}.jsonl"
-
-    def check_writable(self) -> None:
-        """See that pictures can be kept before any is paid for; StorageError when they cannot."""
-        probe = self._spool_folder / f"{TEMPORARY}probe"
-        with durable.storing(self._spool_folder):
-            probe.touch()
-            probe.unlink()
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -220,7 +214,7 @@ class ImageStore:
         reach("rejected.kept")
         return replace(stored, file_name=name, refused=(refused[0], f"{refused[1]}. It is kept as {name}."))
 
-    def _store_beside(self, job: Job, file_name: str, number: int, source: Fetched | bytes) -> str:
+    def _store_beside(self, job: Job, own: Stored | None, number: int, source: Fetched | bytes) -> str | None:
         place = None if isinstance(source, bytes) or source.path is None else Path(source.path)
         try:
             if isinstance(source, bytes):
@@ -229,10 +223,12 @@ class ImageStore:
                 with durable.storing(self._root):
                     data = source.data or b"" if place is None else place.read_bytes()
             stored, kind = self._judged(job, data)
-            own = PurePosixPath(file_name)
+            if own is not None and stored.sha256 == own.sha256:
+                return None
+            path = PurePosixPath(_checked(place_of(job, own)))
             with self._numbered:
                 while True:
-                    name = str(own.with_name(f"{own.stem}_{number}{SUFFIXES[kind][0]}"))
+                    name = str(path.with_name(f"{path.stem}_{number}{SUFFIXES[kind][0]}"))
                     there = self._assets.get(name)
                     if there is None:
                         self._assets.put(name, data)
@@ -271,7 +267,7 @@ class ImageStore:
         found = NUMBERED.fullmatch(path.stem)
         first = [str(path.with_name(f"{found[1]}{suffix}")) for suffix in ALL_SUFFIXES] if found else []
         if not self._assets.present(first):
-            raise JobError(Code.INVALID_REQUEST, f"{self._root / name} is another file, of no job: move it away")
+            raise JobError(Code.INVALID_REQUEST, f"{name} is another file, of no job: move it away")
         other = next(free for free in next_names(name) if not self._assets.present([free]))
         self._assets.move(name, other)
         return f"another job's further picture lay here and is now {other}"

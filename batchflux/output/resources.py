@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError, UsageError
+from batchflux.output.base import SPOOL, TEMPORARY
 from batchflux.output.durable import storing
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ def ensure_open_files(at_once: int) -> int:
         f"The system allows {hard} open files, and {at_once} requests at once need {needed}: "
         f"raise the limit (ulimit -n {needed}){lower}. Nothing was spent."
     )
+
+
+def check_writable(folder: Path) -> None:
+    """See that pictures can be kept in an output folder before any is paid for; StorageError when they cannot."""
+    probe = folder / SPOOL / f"{TEMPORARY}probe"
+    with storing(probe.parent):
+        probe.touch()
+        probe.unlink(missing_ok=True)  # somebody else may have looked just then
 
 
 class LowWaterMark:

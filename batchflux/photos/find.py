@@ -67,10 +67,11 @@ def _respelled(path: str) -> str | None:
 
 
 def _names(folder: str) -> list[str]:
+    """Return the names in a folder, none where it is none or shows none; OSError: it cannot be read now."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in islice(entries, MAX_NAMES)]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 

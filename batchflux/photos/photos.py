@@ -109,11 +109,17 @@ class Photos:
     def reference(self, source: str) -> Reference:
         """Return the Reference that a user wrote as `source`, a path or URL; its `fault` says what is wrong with it.
 
-        What is wrong with a photo's pixels is found by `judged`.
+        What is wrong with a photo's pixels is found by `judged`. A photo that cannot be read is looked at again each
+        time: that there are too many open files, say, is not for ever.
         """
         made = self._references.get(source)
         if made is None:
-            made = self._references[source] = self._found(source)
+            try:
+                made = self._references[source] = self._found(source)
+            except OSError as error:
+                path = joined(self._base, source)
+                fault = f"the reference {source} cannot be read: {error.strerror}; looked at {path}"
+                made = Reference(source=source, path=path, fault=fault, settings=self._written)
         return made
 
     def url(self, source: str) -> Reference:
@@ -134,6 +140,7 @@ class Photos:
         return Reference(source=address, url=address)
 
     def _found(self, source: str) -> Reference:
+        """Look for a photo; OSError: it is there, as far as is known, and cannot be read."""
         path, fault, digest, kind, size = joined(self._base, source), None, None, None, None
         try:
             path = on_disk(self._base, source) or path
@@ -144,8 +151,6 @@ class Photos:
                 fault = "is not a PNG, JPEG, WEBP or GIF picture; save it as one, as PNG" if kind is None else None
         except (FileNotFoundError, NotADirectoryError):
             fault = missing(self._base, source)
-        except OSError as error:
-            fault = f"cannot be read: {error.strerror}; looked at {path}"
         except ValueError:
             fault = "is not a path"
         if digest is not None and kind is not None and self._cache is not None:

@@ -59,12 +59,11 @@ class Options(BaseModel):
 class Answers(AnswerReader):
     """Reads Gemini's answers, and those of relays, which may spell keys in snake_case."""
 
+    last_counts = True
+
     def picture(self, *, complete: bool) -> Finished:
         """Return the last picture, the others beside it, and how many tokens they took."""
         finished = super().picture(complete=complete)
-        if finished.more:
-            *before, last = finished.more
-            finished = replace(finished, asset=last, more=(finished.asset, *before))
         return replace(finished, cost=_cost(self._usage(), only_text=not self._job.images))
 
     def explained(self, error: JobError) -> JobError:

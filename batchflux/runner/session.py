@@ -47,7 +47,7 @@ from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.file_systems import shaky_locks
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
-from batchflux.output.resources import LowWaterMark, ensure_open_files
+from batchflux.output.resources import LowWaterMark, check_writable, ensure_open_files
 from batchflux.photos import Buckets
 from batchflux.planner import check_currency, check_options
 from batchflux.providers import providers, webhook_apis
@@ -208,6 +208,16 @@ class Session:
         write_whole(self.folder / SUMMARY, summary.to_json())
         return summary
 
+    async def fault(self) -> StorageError | None:
+        """Return why nothing could be kept in the folder now, None where it could: it is tried."""
+        try:
+            await asyncio.to_thread(check_writable, self.folder)
+            await self.ledger.database.submit(lambda _: None)
+        except StorageError as error:
+            return error
+        clears = self.mirror is not None and self.mirror.clears()
+        return None if clears else await asyncio.to_thread(LowWaterMark(self.folder).check, 1)
+
     def bug(self, error: Exception) -> None:
         """Log what nobody foresaw: where it happened, and no text of it, which may hold a secret."""
         with suppress(StorageError):
@@ -246,7 +256,7 @@ class Session:
             self._renew_keys()
             wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
             images.sweep(self.ledger.database.now(spooled))
-            images.check_writable()
+            check_writable(self.folder)
             means = Means(
                 manifest=self.manifest,
                 images=images,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.settings import Start
-from batchflux.engine.shutdown import BUDGET, CANARY, SIGNAL, Gate
+from batchflux.engine.shutdown import BUDGET, CANARY, SIGNAL, STORAGE, Gate
 from batchflux.engine.worker_pool import Tally, workers_for
 from batchflux.errors import StopRun, StorageError, UsageError
 from batchflux.exports.dataset import write_dataset
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 RENEWED = "renewed"  # the reason of a gate that closes so that providers are tried anew
 REST = 15.0  # seconds, at least, between two times that what ended is tried anew
 PATIENCE = 45.0  # seconds that an outage is waited out unless the manifest says: clients wait for jobs, shells for 60
+_NO_PLACE = frozenset({STORAGE, "bucket"})  # reasons by which nothing more can be kept
 _OF_COURSE = frozenset({RENEWED, SIGNAL, "withdrawn"})  # reasons that nobody has to see to
 
 
@@ -70,6 +71,7 @@ class Endless(Watcher):
         self._stopped: StopRun | None = None
         self._twice = self._worked = False
         self._told: str | None = None
+        self._kept = True  # when it was looked at last
         self.task: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
 
@@ -78,10 +80,8 @@ class Endless(Watcher):
 
         Raises NotMadeError: it is as it was.
         """
-        reason = self.session.gate.reason
-        ended = reason is not None and reason.reason != RENEWED
         over = self._stopped is not None or (self.task is not None and self.task.done())
-        if over or (ended and (self._engine is not None or not self._rested())):
+        if over or self._refused() is not None:
             raise self._not_made()
         future = self._futures.get(work.job.key)
         if future is None:
@@ -89,6 +89,21 @@ class Endless(Watcher):
             self._queue.put_nowait(work)
             self._came.set()
         return await asyncio.shield(future)
+
+    def _refused(self) -> StopRun | None:
+        """Return what ended the jobs of before and holds off new ones still; None where they are taken."""
+        reason = self.session.gate.reason
+        ended = reason is not None and reason.reason != RENEWED
+        return reason if ended and (self._engine is not None or not self._rested()) else None
+
+    async def keeps(self) -> bool:
+        """Whether what is made can be kept, so that no job is refused for that; who runs this is told why not."""
+        refused = self._refused()
+        fault = refused if refused is not None and refused.reason in _NO_PLACE else await self.session.fault()
+        if fault is not None and self._kept:
+            self._tell(fault.reason, str(fault))
+        self._kept = fault is None
+        return self._kept
 
     def ends_again(self) -> None:
         """Take note that a job which has a row in results.csv may end once more; the file follows before long."""
@@ -170,10 +185,18 @@ class Endless(Watcher):
     def _not_made(self, job: Job | None = None) -> NotMadeError:
         """Return that a job is not made, and why; who runs this is told, once until a job is done again."""
         reason, message = self._why(job)
-        if reason not in _OF_COURSE and message != self._told:
-            self._told = message
-            self.session.event("not_made", reason=reason, message=message)
+        if reason not in _OF_COURSE:
+            self._tell(reason, message)
         return NotMadeError(reason, message)
+
+    def _tell(self, reason: str, message: str) -> None:
+        if message != self._told:
+            self._told = message
+            said = {"reason": reason, "message": message}
+            try:
+                self.session.event("not_made", **said)
+            except StorageError:  # the log is on that disk, too
+                self.event("not_made", **said)
 
     def _why(self, job: Job | None = None) -> tuple[str, str]:
         """Return why a job is not made: by what closed the gate of the run or of its provider, if one is closed."""

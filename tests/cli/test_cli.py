@@ -277,3 +277,27 @@ def test_what_keys_were_found_to_allow_is_said_of_those_that_met_a_limit() -> No
     learned = {"A": (4.87, None), "B": (0.2, 24), "C": (None, 3), "D": (None, None)}
     known = {name: Lesson(rate=rate, active=active, at=0.0) for name, (rate, active) in learned.items()}
     assert learned_lines(known, "- ") == ["- A allows 4.9/s", "- B allows 12.0/min, 24 at once", "- C allows 3 at once"]
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ("--budget 0.10", ", with a higher limits.budget: batchflux run m.yaml --set limits.budget=MORE"),
+        (
+            "--set limits.budget=0.10 --set limits.rate=10/s",
+            ", with a higher limits.budget: batchflux run m.yaml --set limits.rate=10/s --set limits.budget=MORE",
+        ),
+        (
+            "--set limits.budget_per_run=0.09",
+            ", with a higher limits.budget_per_run: batchflux run m.yaml --set limits.budget_per_run=MORE",
+        ),
+        ("--set limits.budget_per_run=0.10", ": batchflux run m.yaml --set limits.budget_per_run=0.10"),
+    ],
+)
+def test_a_run_that_had_too_little_money_says_what_would_continue_it(tmp_path: Path, given: str, then: str) -> None:
+    """Not the limit again that stopped it, where another run would stop at once."""
+    priced = QUICK.replace("simulator,", "simulator, price: 0.10,")
+    (tmp_path / "m.yaml").write_text(f"{priced}  - {{prompt: a}}\n  - {{prompt: b}}\n")
+    ended = call(tmp_path, "run", "m.yaml", *given.split())
+    assert ended.returncode == 3
+    assert ended.stdout.splitlines()[-1] == f"  next       to continue{then}"

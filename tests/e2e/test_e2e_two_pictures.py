@@ -1,4 +1,4 @@
-"""An answer that lists several pictures: the first is the job's, the others are kept beside it, and said."""
+"""An answer that holds several pictures: one is the job's, the others are kept beside it, and said."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import base64
 import csv
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -69,3 +70,55 @@ def test_further_pictures_are_kept_and_never_written_over(tmp_path: Path) -> Non
     assert remarks["cup"] == "the answer had another picture, kept as images/cup_2.png"
     assert remarks["mug"].startswith("the answer had another picture, kept as images/mug_2.png; ")
     assert "could not be kept" in remarks["mug"]
+
+
+def test_further_pictures_are_kept_and_said_whatever_becomes_of_the_jobs_own(tmp_path: Path) -> None:
+    one, photo = picture(1), picture(2)
+    (tmp_path / "photo.png").write_bytes(photo)
+    front: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        own = next(name for name in ("same", "gone", "white", "photo") if f"job {name}" in text)
+        last = own if own != "same" else "one.png?again=1"
+        words = (
+            f"![image]({front[0]}/one.png)\n![image]({front[0]}/two.png?sig={'5' * 40})\n![image]({front[0]}/{last})"
+        )
+        chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": f"{words}\n[点击下载]({front[0]}/load)"}}]})
+        return web.Response(text=f"data: {chunk}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+
+    async def file(request: web.Request) -> web.Response:
+        white = io.BytesIO()
+        Image.new("RGB", (64, 64), "white").save(white, "PNG")
+        kept = {"one.png": one, "white": white.getvalue(), "photo": photo}
+        body = kept.get(request.match_info["name"])
+        return web.Response(body=body, content_type="image/png") if body else web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    app.router.add_get("/{name}", file)
+    with serving(app) as url:
+        front.append(url)
+        path = tmp_path / "m.yaml"
+        path.write_text(
+            f"version: 1\nprovider: {{name: tuzi, base_url: {url}, keys: [K], style: chat}}\njobs:\n"
+            + "".join(f"  - {{id: {name}, prompt: job {name}}}\n" for name in ("same", "gone", "white"))
+            + "  - {id: photo, prompt: job photo, images: [photo.png]}\n"
+        )
+        manifest = load_manifest(path, out=str(tmp_path / "new"))
+        asyncio.run(run(manifest, RunOptions(environ={"K": "sk-test"})))
+    folder = tmp_path / "new"
+    lost = f"the answer had another picture, which could not be kept from {front[0]}/two.png ("
+    with (folder / "results.csv").open(newline="") as rows:
+        found = {row["id"]: row for row in csv.DictReader(rows)}
+    assert {name: row["error_code"] for name, row in found.items()} == {
+        "same": "", "gone": "download", "white": "differs", "photo": "echoed_input"
+    }  # fmt: skip
+    assert {one.name: one.read_bytes() for one in (folder / "images").iterdir()} == {
+        "same.png": one, "gone_2.png": one, "white_2.png": one, "photo_2.png": one
+    }  # fmt: skip
+    assert found["same"]["remarks"].startswith(lost)
+    for name, column in (("gone", "error"), ("white", "remarks"), ("photo", "error")):
+        said = found[name][column]
+        assert f"the answer had another picture, kept as images/{name}_2.png; {lost}" in said
+    assert "5" * 40 not in (folder / "results.csv").read_text()

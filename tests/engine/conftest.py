@@ -331,7 +331,7 @@ class InProcess:
         self.answers[attempt] = body
         return f"answers/{job.id}-{attempt}.txt"
 
-    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+    async def beside(self, job: Job, own: Stored | None, more: Sequence[Link | Inline]) -> str:
         raise AssertionError("no answer here has two pictures")
 
     async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:

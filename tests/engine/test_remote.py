@@ -205,8 +205,8 @@ async def test_numbers_of_one_name_are_brought_to_their_places_by_one_worker(sce
     stored = (await scene.executor.collect(scene.job, reply.asset, 1)).stored
     for worker in scene.workers:
         worker.calls.clear()
-    told = await scene.executor.beside(scene.job, stored, [reply.asset])
-    assert told.remarks == "the answer had another picture, kept as images/mug_2.png"
+    told = await scene.executor.beside(scene.job, stored, [Inline(data=picture_of("cup"))])
+    assert told == "the answer had another picture, kept as images/mug_2.png"
     other = replace(scene.job, id="mug_2", key="ab" * 32, file_name="images/mug_2.png")
     await scene.executor.collect(other, reply.asset, 2)
     assert sorted(worker.calls for worker in scene.workers) == [[], ["beside", "collect"]]

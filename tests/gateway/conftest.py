@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.gateway.desk import Desk
+    from batchflux.observers import Watcher
     from batchflux.runner import Endless
     from batchflux.testing.bank import Bank
 
@@ -84,6 +85,11 @@ class Front:
         async with self.http.post(f"{self.url}{path}", json=body, headers=named) as answer:
             return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.json())
 
+    async def health(self) -> tuple[int, Any]:
+        """Ask whether calls are taken."""
+        async with self.http.get(f"{self.url.removesuffix('/v1')}/health") as answer:
+            return answer.status, await answer.json()
+
     async def picture(self, prompt: str, /, n: int = 1, headers: dict[str, str] | None = None, **body: Any) -> Answer:
         """Ask for pictures of a prompt, as links."""
         asked = {"prompt": prompt, "n": n, "response_format": "url", **body}
@@ -99,13 +105,22 @@ class Gateways:
     clients: ClientKeys | None = None  # of the last that was opened
 
     def opened(
-        self, *, limits: str = "", at_once: int = 6, keys: str | None = None, more: str = "", manifest: str = ""
+        self,
+        *,
+        limits: str = "",
+        at_once: int = 6,
+        keys: str | None = None,
+        more: str = "",
+        manifest: str = "",
+        watcher: Watcher | None = None,
     ) -> AbstractAsyncContextManager[Front]:
         """Serve one; `keys` are the lines of its file of clients."""
-        return self._opened(f"concurrency: {at_once}{limits}", keys, more, manifest)
+        return self._opened(f"concurrency: {at_once}{limits}", keys, more, manifest, watcher)
 
     @asynccontextmanager
-    async def _opened(self, limits: str, keys: str | None, more: str, manifest: str) -> AsyncIterator[Front]:
+    async def _opened(
+        self, limits: str, keys: str | None, more: str, manifest: str, watcher: Watcher | None
+    ) -> AsyncIterator[Front]:
         path = self.folder / "g.yaml"
         provider = f"{{name: tuzi, base_url: {self.bank.url}, keys: [TEST_KEY], price: {PRICE}, currency: CNY}}"
         text = f"version: 1\nname: g\nprovider: {provider}\nlimits: {{{limits}, timeout: 20s}}\n{more}"
@@ -116,7 +131,7 @@ class Gateways:
             (self.folder / "keys.yaml").write_text(keys, encoding="utf-8")
             clients = self.clients = ClientKeys(self.folder / "keys.yaml")
         loaded = load_manifest(path, out=str(self.folder / "out"), environ=environ, served=True)
-        options = GatewayOptions(port=0, keys=clients, run=RunOptions(environ=environ))
+        options = GatewayOptions(port=0, keys=clients, run=RunOptions(environ=environ, watcher=watcher))
         async with served(loaded, options) as running, aiohttp.ClientSession() as http:
             yield Front(f"{running.bound.url}/v1", running.run, running.desk, http)
 

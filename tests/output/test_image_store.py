@@ -348,7 +348,7 @@ async def test_a_file_that_is_no_jobs_is_not_written_over(store: ImageStore, tmp
 async def test_another_jobs_further_picture_makes_way(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
     first, further, other = (picture("PNG", seed) for seed in (1, 2, 3))
     mug = await store.store(make_job(), fetched(first), 1)
-    assert await store.store_beside(make_job(), mug.file_name, 2, further) == "images/mug_2.png"
+    assert await store.store_beside(make_job(), mug, 2, further) == "images/mug_2.png"
     second = await store.store(make_job(file_name="images/mug_2.png"), fetched(other), 2)
     assert (second.file_name, second.refused) == ("images/mug_2.png", None)
     assert second.remarks == "another job's further picture lay here and is now images/mug_3.png"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +15,6 @@ from batchflux.photos.photos import THREADS, Photos
 from tests.photos.conftest import encoded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import MakeJob
 
 
@@ -51,3 +52,27 @@ def test_what_stays_away_is_said_until_it_is_back(tmp_path: Path, make_job: Make
         (tmp_path / "aside").rename(tmp_path / "a.png")
         (job,) = photos.judged([make_job("a", images=(image,))])
         assert job.images[0].fault is None
+
+
+CAUSES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES)
+OPEN, LIST = (Path, "open"), (os, "scandir")
+
+
+@pytest.mark.parametrize(
+    ("cause", "name", "what"), [*((cause, "a.png", OPEN) for cause in CAUSES), (errno.EMFILE, "caf\u00e9.png", LIST)]
+)
+def test_what_could_not_be_read_for_a_while_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: int, name: str, what: tuple[object, str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(cause, os.strerror(cause))
+
+    for written in ("a.png", "cafe\u0301.png"):  # accents as macOS has them, for which the folder is listed
+        (tmp_path / written).write_bytes(encoded("PNG"))
+    with closing(Photos(tmp_path)) as photos:
+        with monkeypatch.context() as broken:
+            broken.setattr(*what, fails)
+            fault = photos.reference(name).fault
+            said = f"the reference {name} cannot be read: {os.strerror(cause)}; looked at {tmp_path / name}"
+            assert fault == said
+        assert photos.reference(name).fault is None

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchflux.errors import JobError
+from batchflux.errors import Code, JobError
 from batchflux.models import Collected, Inline
-from batchflux.redaction import hushed, queries, without_links
+from batchflux.redaction import hushed, queries, redacted, without_links
 from batchflux.transport.lines import write_lines
 from batchflux.transport.links import to_url
 
@@ -100,19 +100,22 @@ class LocalExecutor:
         fetched = await self._downloads[job.provider].fetch(asset.url)
         return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
 
-    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
-        """Keep further pictures of an answer beside the job's own; return that one with remarks that say so."""
+    async def beside(self, job: Job, own: Stored | None, more: Sequence[Link | Inline]) -> str:
+        """Keep further pictures of an answer beside the job's own; return remarks that say so."""
         # All at once: the job has not ended, and a drain waits, until the slowest of them came.
-        said = await asyncio.gather(*(self._one_beside(job, stored, *each) for each in enumerate(more, 2)))
-        return replace(stored, remarks="; ".join(filter(None, (stored.remarks, *said))))
+        said = await asyncio.gather(*(self._one_beside(job, own, *each) for each in enumerate(more, 2)))
+        return "; ".join(dict.fromkeys(filter(None, said)))
 
-    async def _one_beside(self, job: Job, stored: Stored, number: int, asset: Link | Inline) -> str:
+    async def _one_beside(self, job: Job, own: Stored | None, number: int, asset: Link | Inline) -> str:
         try:
             source = asset.data if isinstance(asset, Inline) else await self._downloads[job.provider].fetch(asset.url)
-            name = await self._images.store_beside(job, stored.file_name, number, source)
+            name = await self._images.store_beside(job, own, number, source)
         except JobError as error:
-            return f"the answer had another picture, which could not be kept ({error.message})"
-        return f"the answer had another picture, kept as {name}"
+            if error.code is Code.ECHOED_INPUT:
+                return ""
+            where = "" if isinstance(asset, Inline) else f" from {redacted(asset.url)}"
+            return f"the answer had another picture, which could not be kept{where} ({error.message})"
+        return "" if name is None else f"the answer had another picture, kept as {name}"
 
 
 def _without(secrets: Collection[str], references: Collection[Reference], body: bytes) -> bytes:

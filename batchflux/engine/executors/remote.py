@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batchflux.engine.executors.remote_worker import Failed, Held, Said, Step
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Collected, Inline, Json, LocalFile, LocalImage, Multipart
-from batchflux.output.base import NUMBERED, SPOOL
+from batchflux.output.base import NUMBERED, SPOOL, place_of
 from batchflux.transport.content import size_of_files
 
 if TYPE_CHECKING:
@@ -267,12 +267,12 @@ class RemoteExecutor:
             fetched = _given(await worker.call("fetch", job.provider, link.url))
             return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
 
-    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+    async def beside(self, job: Job, own: Stored | None, more: Sequence[Link | Inline]) -> str:
         """Keep further pictures of an answer on the worker that has their names, or here."""
-        worker = None if job.provider in self._fetched_here else self._for(job, PurePosixPath(stored.file_name).stem)
+        worker = None if job.provider in self._fetched_here else self._for(job, PurePosixPath(place_of(job, own)).stem)
         try:
             if worker is not None and worker.there and worker.shared:
-                said: Stored = _given(await worker.call("beside", _bare(job), stored, more))
+                said: str = _given(await worker.call("beside", _bare(job), own, more))
                 return said
         except LostError:
             pass
@@ -283,9 +283,9 @@ class RemoteExecutor:
                 had.append(await self._brought(one) if isinstance(one, Held) else one)
             except JobError:
                 lost += 1
-        told = await self._local.beside(job, stored, had)
-        gone = f"{lost} more pictures of the answer were lost with a Ray worker" if lost else None
-        return replace(told, remarks="; ".join(filter(None, (told.remarks, gone))) or None)
+        told = await self._local.beside(job, own, had)
+        gone = f"{lost} more pictures of the answer were lost with a Ray worker" if lost else ""
+        return "; ".join(filter(None, (told, gone)))
 
     def _for(self, job: Job, family: str | None = None) -> RemoteWorker | None:
         """Return who brings a job's picture to its place; None: nobody but this process.

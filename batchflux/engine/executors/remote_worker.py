@@ -186,11 +186,11 @@ class Worker:
         async with self._settings.slots:
             return await self._outcome(self._local.collect(job, asset, attempt))
 
-    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Any:
-        """Keep further pictures of an answer in the output folder; return the job's own with remarks."""
+    async def beside(self, job: Job, own: Stored | None, more: Sequence[Link | Inline]) -> Any:
+        """Keep further pictures of an answer in the output folder; return remarks that say so."""
         had = [Inline(data=await one.handle) if isinstance(one, Held) else one for one in more]
         async with self._settings.slots:
-            return await self._outcome(self._local.beside(job, stored, had))
+            return await self._outcome(self._local.beside(job, own, had))
 
     async def fetch(self, provider: str, url: str) -> Any:
         """Download a picture; return it as Fetched, with its bytes."""

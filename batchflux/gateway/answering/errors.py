@@ -15,13 +15,11 @@ from batchflux.engine.outages import FAILURES
 from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
 from batchflux.errors import Code
 from batchflux.gateway.orders import RefusalError
-from batchflux.models import Status
 from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.models import Outcome
     from batchflux.runner.stream import NotMadeError
 
 _SERVER_ERROR = "server_error"
@@ -200,13 +198,6 @@ def refusal(cause: str, words: str = "", *, billed: bool, after: float | None = 
     message = f"{row.says} ({first})" if first and row.quotes else row.says
     wait = None if row.after is None else after or row.after
     return RefusalError(row.status, row.code, message, kind=row.kind, retry_after=wait)
-
-
-def of_outcome(outcome: Outcome) -> RefusalError:
-    """Return what a client is told of a job that ended without a picture."""
-    billed = outcome.possibly_billed > 0 or outcome.cost > 0
-    cause = Code.UNKNOWN if outcome.status is Status.UNKNOWN else outcome.error_code or Code.INTERNAL
-    return refusal(cause, outcome.error or "", billed=billed)
 
 
 def of_not_made(error: NotMadeError, *, billed: bool) -> RefusalError:

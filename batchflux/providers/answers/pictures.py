@@ -64,15 +64,15 @@ class Finder:
     """Takes what an answer holds, finds the picture, and remembers why a candidate was none.
 
     `inlined` is what was cut out of the answer. Relative links lead on from `base`, the provider's address; without one
-    they are none.
+    they are none. `last`: of the pictures of one document the last is taken.
     """
 
-    def __init__(self, own: Own, inlined: Inlined, base: str = "") -> None:
-        self._own, self._inlined, self._base = own, inlined, base
+    def __init__(self, own: Own, inlined: Inlined, base: str = "", *, last: bool = False) -> None:
+        self._own, self._inlined, self._base, self._last = own, inlined, base, last
         self._offers: list[_Offer] = []
         self._prose: list[str] = []
         self._refused: set[Candidate] = set()
-        self._taken: _Offer | None = None
+        self._taken: tuple[_Offer, Asset] | None = None
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
         self.endless = False  # a picture was named by a link too long to be fetched
@@ -107,6 +107,7 @@ class Finder:
                 self.unusable = f"it names a picture by what is no link: {tidy(text.partition('?')[0], limit=80)}"
             return False
         if (rank := rank_of_key(sign, candidate)) is not None:
+            order = (order[0], -order[1]) if self._last else order
             self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate, place))
         return True
 
@@ -136,25 +137,23 @@ class Finder:
         for offer in sorted((one for one in self._offers if one.rank <= worst), key=lambda one: one[:3]):
             picture = None if offer.candidate in self._refused else self._usable(offer.candidate)
             if picture is not None:
-                self._taken = offer
+                self._taken = offer, picture
                 return picture
             self._refused.add(offer.candidate)
         return None
 
     def more(self) -> tuple[Asset, ...]:
-        """Return the pictures that stand in one list with the one that was taken, at most MOST_MORE."""
-        taken = self._taken
-        found: dict[str, Asset] = {}
-        if taken is None or not taken.place:
+        """Return the pictures that stand as the one that was taken does, at most MOST_MORE, in the answer's order."""
+        if self._taken is None:
             return ()
-        like = (taken.rank, taken.doubt, taken.place, taken.order[0])
+        manner, seen, found = _manner(self._taken[0]), {self._taken[0].candidate.target}, [self._taken[1]]
         for offer in self._offers:
             target = offer.candidate.target
-            if (offer.rank, offer.doubt, offer.place, offer.order[0]) == like and target != taken.candidate.target:
-                picture = None if target in found or len(found) == MOST_MORE else self._usable(offer.candidate)
-                if picture is not None:
-                    found[target] = picture
-        return tuple(found.values())
+            if len(found) <= MOST_MORE and target not in seen and _manner(offer) == manner:
+                seen.add(target)
+                picture = self._usable(offer.candidate)
+                found += [] if picture is None or picture in found else [picture]
+        return tuple(found[1:])
 
     @property
     def doubtful(self) -> bool:
@@ -224,6 +223,19 @@ class Finder:
         else:
             self.unusable = "its inline picture is none by its first bytes"
         return None
+
+
+def _manner(offer: _Offer) -> tuple[object, ...]:
+    """Return how a candidate stands in the answer: two pictures stand alike, a picture and its download link do not.
+
+    Of links in prose the label says what they are, but for its number; what only may be a picture is like none other.
+    """
+    if offer.place:
+        return (offer.rank, offer.doubt, offer.place)
+    one = offer.candidate
+    kind = Kind.IMAGE if one.kind is Kind.DATA else one.kind
+    label = re.sub(r"\d+", "", one.label) if kind is Kind.LINK else ""
+    return (offer.rank, kind, label, one.target if offer.rank is Rank.POSSIBLE else "")
 
 
 def _is_base64_of_picture(text: str) -> bool:

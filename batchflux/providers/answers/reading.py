@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.models import BASE, Finished
@@ -60,8 +60,11 @@ class AnswerReader:
     """Takes the body of an answer, of a failed one its first megabyte; `headers` have names in lower case.
 
     `paid`: whether the step may cost money, so that a gateway's timeout leaves it unknown. An API whose answers say
-    more (what they cost, who is billed for a failure) overrides `picture` and `explained`.
+    more (what they cost, who is billed for a failure) overrides `picture` and `explained`; one whose last picture is
+    the result, and not the first, says so by `last_counts`.
     """
+
+    last_counts: ClassVar = False
 
     def __init__(
         self, job: Job, status: int, headers: Mapping[str, str], *, largest: int = LARGEST_BODY, paid: bool = True
@@ -167,7 +170,7 @@ class AnswerReader:
         return Transcript(self._finder)
 
     def _new_finder(self) -> Finder:
-        return Finder(self._own, self._inlined, self._headers.get(BASE, ""))
+        return Finder(self._own, self._inlined, self._headers.get(BASE, ""), last=self.last_counts)
 
     def _whole_body(self, *, complete: bool) -> Inline:
         if not complete:

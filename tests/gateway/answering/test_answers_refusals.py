@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,11 @@ import batchflux
 from batchflux.engine.outages import FAILURES
 from batchflux.engine.shutdown import BUDGET, CANARY, DEADLINE, SIGNAL, STORAGE
 from batchflux.errors import RULES, Code
-from batchflux.gateway.answering.errors import ROWS, envelope, headers_of, of_not_made, of_outcome, refusal, resent
+from batchflux.gateway.answering.errors import ROWS, envelope, headers_of, of_not_made, refusal, resent
 from batchflux.gateway.answering.headers import told
 from batchflux.gateway.answering.links import Names, base_of, link_of
 from batchflux.gateway.answering.send import refused
 from batchflux.gateway.orders import RefusalError
-from batchflux.models import Outcome, Status
 from batchflux.runner.stream import RENEWED, NotMadeError
 
 SECRET = b"of a folder"
@@ -59,15 +56,13 @@ def test_what_was_not_billed_says_when_to_ask_again_or_that_it_does_not_help() -
 
 
 def test_a_job_s_end_says_whether_something_was_billed() -> None:
-    lost = Outcome(status=Status.UNKNOWN, error_code="network", possibly_billed=1)
-    assert of_outcome(lost).code == "unknown_outcome"
-    failed = Outcome(status=Status.FAILED, error_code="server", error="500 (oops)")
-    assert (of_outcome(failed).status, of_outcome(failed).message) == (503, "The provider failed. (500 (oops))")
-    again = replace(failed, possibly_billed=1)  # an attempt before it was never answered
-    assert (of_outcome(again).status, of_outcome(again).code) == (400, "unknown_outcome")
-    paid = Outcome(status=Status.FAILED, error_code="differs", cost=Decimal("0.1"))
-    assert (of_outcome(paid).status, of_outcome(paid).code) == (400, "differs")
-    assert of_outcome(Outcome(status=Status.FAILED, error_code="moderated")).code == "content_policy_violation"
+    failed = refusal(Code.SERVER, "500 (oops)", billed=False)
+    assert (failed.status, failed.message) == (503, "The provider failed. (500 (oops))")
+    again = refusal(Code.SERVER, "500 (oops)", billed=True)  # an attempt before it was never answered
+    assert (again.status, again.code) == (400, "unknown_outcome")
+    paid = refusal(Code.DIFFERS, billed=True)
+    assert (paid.status, paid.code) == (400, "differs")
+    assert refusal(Code.MODERATED, billed=False).code == "content_policy_violation"
     assert of_not_made(NotMadeError("signal", "stopped"), billed=False).status == 503
     assert of_not_made(NotMadeError("signal", "stopped"), billed=True).code == "unknown_outcome"
 

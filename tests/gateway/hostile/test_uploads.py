@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import io
 import json
+import os
 import struct
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -17,9 +20,6 @@ from aiohttp import FormData
 
 from batchflux.output.base import UPLOADS
 from tests.gateway.hostile.conftest import CHAT, EDITS, IMAGES, Caller, House, picture, together
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -219,3 +219,29 @@ async def test_a_disk_that_takes_no_upload(house: House, caplog: pytest.LogCaptu
         (house.out / UPLOADS).unlink()
         assert (await caller.ask(EDITS, data=form(WHOLE)))[0] == 200
         assert len(uploads(house)) == 1
+
+
+async def test_an_upload_that_cannot_be_read_is_told_without_its_place(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no fault of the client's, so it is to ask again; nor is where its pictures lie any of its business."""
+    opens = Path.open
+
+    def fails(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self.parent.name == UPLOADS:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opens(self, *arguments, **more)
+
+    house.base = house.base / "a place with blanks"
+    house.base.mkdir()
+    async with house.caller() as caller:
+        status, said, _ = await caller.ask(EDITS, data=form(BROKEN["a half"]))
+        assert (status, said["error"]["code"]) == (400, "invalid_image")
+        assert "blanks" not in str(said)
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "open", fails)
+            status, said, _ = await caller.ask(EDITS, data=form(WHOLE))
+        assert (status, said["error"]["code"]) == (503, "storage_full")
+        assert "blanks" not in str(said)
+        assert f"{os.strerror(errno.EMFILE)}; looked at {house.out / UPLOADS}" in caplog.text
+        assert (await caller.ask(EDITS, data=form(WHOLE)))[0] == 200

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from batchflux.engine import outages
+from batchflux.engine.shutdown import STORAGE
 from batchflux.errors import StopRun, StorageError
 from batchflux.gateway import redos
+from batchflux.gateway.answering import errors
 from batchflux.gateway.clients import digest_of
 from batchflux.ledger.decisions import Decision, decide
+from batchflux.observers import Watcher
 from batchflux.output import resources
 from batchflux.runner import stream
 from batchflux.testing.bank import PRICE
@@ -121,13 +124,17 @@ async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, mo
     async with gateways.opened(keys=keys, manifest=manifest(gateways)) as front:
         asking = asyncio.create_task(front.picture("job a #wait*1000", model=TASKS, headers=LEFT))
         await until(lambda: gateways.bank.polls["a"])
+        assert await front.health() == (200, {"status": "ok"})
         with monkeypatch.context() as full:
             full.setattr(resources, "RESERVE", 1 << 60)
+            said = {"status": "failed", "code": "storage_full", "message": errors.ROWS[STORAGE].says}
+            assert await front.health() == (503, said)
             answer = await front.picture("job b", headers=LEFT)
             assert (answer.status, answer.code) == (503, "storage_full")
             answer = await asking
             assert (answer.status, answer.code) == (400, "unknown_outcome")
         await until(lambda: front.run._engine is None)  # what the disk ended is over
+        assert await front.health() == (200, {"status": "ok"})
         gateways.bank.prompts["a"] = "job a"
         answer = await front.picture("job b", headers=LEFT)
         assert answer.status == 200, answer.json
@@ -137,6 +144,45 @@ async def test_a_full_disk_ends_calls_and_not_the_gateway(gateways: Gateways, mo
             ends = await asyncio.gather(*(front.picture(f"job c{n}", headers=LEFT) for n in range(3)))
         assert sorted(end.status for end in ends) == [200, 429, 429]
     assert gateways.bank.billed.total() == 3
+
+
+async def test_while_calls_are_still_refused_for_a_disk_that_was_full_so_says_health(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateways.opened() as front:
+        with monkeypatch.context() as full:
+            full.setattr(resources, "RESERVE", 1 << 60)
+            assert (await front.picture("job a")).code == "storage_full"
+        assert (await front.picture("job a")).code == "storage_full"
+        assert (await front.health())[0] == 503
+        monkeypatch.setattr(stream, "REST", 0.0)
+        await until(lambda: front.run._engine is None)
+        assert (await front.health())[0] == 200
+        assert (await front.picture("job a")).status == 200
+
+
+async def test_a_disk_without_room_for_the_log_is_told_plainly_all_the_same(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Teller(Watcher):
+        def event(self, name: str, /, **fields: Any) -> None:
+            told.append(f"{name} {fields.get('message')}")
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError(f"cannot write {gateways.folder}/out/run.log: the disk is full")
+
+    async with gateways.opened(watcher=Teller()) as front:
+        assert front.run.session.log is not None
+        monkeypatch.setattr(front.run.session.log, "write", full)
+        monkeypatch.setattr(resources, "RESERVE", 1 << 60)
+        async with asyncio.timeout(60):
+            answers = [await front.picture("job a") for _ in range(2)]
+        assert {(answer.status, answer.code) for answer in answers} == {(503, "storage_full")}
+        assert not any(str(gateways.folder) in str(answer.json) for answer in answers)
+        assert [one for one in told if one.startswith(f"not_made The disk of {gateways.folder}")]
+        monkeypatch.undo()
 
 
 async def test_a_call_that_comes_as_the_gate_closes_is_answered(gateways: Gateways) -> None:
@@ -233,10 +279,13 @@ async def test_a_pool_that_cannot_begin_ends_its_calls_and_not_the_gateway(
         await until(lambda: front.run._engine is None)
         spool.rename(spool.with_name("aside"))
         spool.write_text("no folder")
+        assert (await front.health())[0] == 503
         for _ in range(2):
             async with asyncio.timeout(90):
                 assert (await front.picture("job c")).code == "storage_full"
         spool.unlink()
         spool.with_name("aside").rename(spool)
+        await until(lambda: front.run._engine is None)
+        assert (await front.health())[0] == 200
         assert (await front.picture("job c")).status == 200
     assert gateways.bank.billed == {"a": 1, "c": 1}
