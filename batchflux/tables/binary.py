@@ -117,6 +117,8 @@ class Sheet:
             seen = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
             sheets = [sheet for sheet in seen if self.name in {"", sheet.title}]
             for sheet in sheets:
+                if not self.name:
+                    self._check_reckoned(sheet._worksheet_path)  # noqa: SLF001  nothing public tells it
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
                 for number, cells in enumerate(sheet.iter_rows(), start=1):
@@ -150,10 +152,13 @@ class Sheet:
             size = sum(part.file_size for part in packed.infolist())
             if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
                 raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
-            for name in packed.namelist():
-                if name.startswith("xl/worksheets/") and (cell := _never_reckoned(packed, name)) is not None:
-                    message = f"holds formulas that were never reckoned, as in cell {cell}"
-                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+    def _check_reckoned(self, sheet: str) -> None:
+        """Refuse a sheet, by its name in the file, that is read and has formulas of which it does not say the value."""
+        with zipfile.ZipFile(self._path) as packed:
+            if (cell := _never_reckoned(packed, sheet)) is not None:
+                message = f"holds formulas that were never reckoned, as in cell {cell}"
+                raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
 
 
 def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
