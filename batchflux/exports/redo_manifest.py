@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MARK = "# Written by batchflux export-review"
 _DIGITS = 8  # of a key behind an id that another redo has
 _NAME = 95  # characters; a name has at most 100
+_OF_OUTPUT = frozenset({"verify", "max_bytes", "accept", "csv"})  # that hold in any folder
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _JINJA = re.compile(r"\{[{%#]")
 
@@ -171,8 +172,7 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
         output=table(
             dir=quoted_scalar(folder),
             file_name=None if _name_files(jobs) else quoted_scalar("{{ key }}.{{ ext }}"),
-            verify=output.get("verify"),
-            max_bytes=output.get("max_bytes"),
+            **{name: node for name, node in output.items() if name in _OF_OUTPUT},
         ),
         defaults=table(**hook) if hook and fixed else None,
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "photos.db"
 KEPT_SECONDS = 60 * 86_400
-_RULES = f"1 {PIL.__version__}"  # what another decoder said of a photo is asked again
+_RULES = f"2 {PIL.__version__}"  # what another decoder said of a photo is asked again
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT, sha256 TEXT, kind TEXT, at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (sha256 TEXT PRIMARY KEY, rules TEXT, facts TEXT, at REAL) WITHOUT ROWID;

@@ -111,7 +111,6 @@ def _looked_at(data: bytes, kind: Kind, picture: Image.Image) -> Facts:
     width, height = picture.size
     deep = _is_deep(data, kind, picture)
     moving = kind in {"gif", "webp", "png"} and bool(getattr(picture, "is_animated", False))
-    orientation = _orientation(picture)
     mode = picture.mode
     if mode == "I" and _WIDE in _bits(kind, picture):  # whose range nothing tells
         raise RefusedError(f"is a {NAMES[kind]} with 32 bits a sample; save it with 8 or 16")
@@ -121,6 +120,7 @@ def _looked_at(data: bytes, kind: Kind, picture: Image.Image) -> Facts:
         check_pixels(width, height, kind, JPEG_MEGAPIXELS)
         picture.draft(None, (1, 1))  # all of its data is read for an eighth of its size, which is made in half the time
     check_pixels(*picture.size, kind)
+    orientation = orientation_of(picture)
     picture.load()
     return Facts(
         kind=kind,
@@ -185,8 +185,13 @@ def _bits(kind: Kind, picture: Image.Image) -> tuple[int, ...]:
     return bits if isinstance(bits, tuple) else (bits,)
 
 
-def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation; 1 where there is none, or none that can be read."""
+def orientation_of(picture: Image.Image) -> int:
+    """Return the EXIF orientation; 1 where there is none, or none that can be read.
+
+    A PNG is decoded for it, for its EXIF data may stand behind its pixels: what is wrong with those is raised.
+    """
+    if picture.format == "PNG":
+        picture.load()
     with contextlib.suppress(Exception):  # parsers raise a dozen kinds for broken bytes, which are no pixels
         told = picture.getexif().get(ExifTags.Base.Orientation)
         if isinstance(told, int) and _UPRIGHT < told <= _LAST:

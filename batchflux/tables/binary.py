@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError, quoted
-from batchflux.tables.cells import is_empty, trimmed
+from batchflux.tables.cells import Padded, is_empty, trimmed
 from batchflux.tables.delimited import HEADER_AGAIN, twice
 from batchflux.tables.streams import BOMB_BYTES, BOMB_RATIO, CHUNK, check_file, check_kind
 
@@ -26,6 +26,7 @@ _FORMULA = re.compile(  # a cell that has one, and no value or an empty one
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
 _CELL = re.compile(rb'\br="(\w+)"')
+_ZEROS = re.compile(r"0{2,}")  # the format of a number that is shown with zeros in front
 _LONGEST = 16 << 10  # bytes of a cell with a formula
 BATCH = 1024  # rows of Parquet held at a time
 
@@ -99,7 +100,8 @@ class Sheet:
                 continue
             bad = [at for at, cell in enumerate(cells) if not is_empty(cell) and (at >= width or not names[at])]
             if bad and not (bad == [0] and isinstance(cells[0], int)):  # which is the index that pandas wrote
-                report(number, f"column {bad[-1] + 1} has {quoted(str(cells[bad[-1]]))} and no name in the header")
+                what = f"column {bad[-1] + 1} has {quoted(str(cells[bad[-1]]))} and no name in the header"
+                report(number, f"{what}; name it, or empty it")
             else:
                 row.pop("", None)
                 yield number, row
@@ -115,14 +117,16 @@ class Sheet:
             seen = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
             sheets = [sheet for sheet in seen if self.name in {"", sheet.title}]
             for sheet in sheets:
+                if not self.name:
+                    self._check_reckoned(sheet._worksheet_path)  # noqa: SLF001  nothing public tells it
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
-                for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
-                    if all(map(is_empty, cells)):
+                for number, cells in enumerate(sheet.iter_rows(), start=1):
+                    if all(is_empty(cell.value) for cell in cells):
                         self.blank_rows += self.name != ""
                         continue
                     self.name = sheet.title
-                    yield number, list(map(_value, cells))
+                    yield number, list(map(_shown, cells))
                 if self.name:
                     return
 
@@ -148,10 +152,13 @@ class Sheet:
             size = sum(part.file_size for part in packed.infolist())
             if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
                 raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
-            for name in packed.namelist():
-                if name.startswith("xl/worksheets/") and (cell := _never_reckoned(packed, name)) is not None:
-                    message = f"holds formulas that were never reckoned, as in cell {cell}"
-                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+    def _check_reckoned(self, sheet: str) -> None:
+        """Refuse a sheet, by its name in the file, that is read and has formulas of which it does not say the value."""
+        with zipfile.ZipFile(self._path) as packed:
+            if (cell := _never_reckoned(packed, sheet)) is not None:
+                message = f"holds formulas that were never reckoned, as in cell {cell}"
+                raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
 
 
 def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
@@ -182,8 +189,16 @@ def _text(cell: Any) -> str:
     return "" if cell is None else trimmed(str(cell))
 
 
+def _shown(cell: Any) -> Any:
+    """Return what a cell of openpyxl's shows: its value, with the zeros in front that its format asks for."""
+    value = _value(cell.value)
+    if type(value) is int and value >= 0 and cell.has_style and _ZEROS.fullmatch(cell.number_format):
+        return Padded(value, len(cell.number_format))
+    return value
+
+
 def _value(cell: Any) -> Any:
-    """Return what a cell shows: a whole number without .0, a ratio that Excel took for a time as it was typed."""
+    """Return what a value shows: a whole number without .0, a ratio that Excel took for a time as it was typed."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
     if isinstance(cell, str):

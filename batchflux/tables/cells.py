@@ -44,6 +44,21 @@ class Written(float):
         return self._text
 
 
+class Padded(int):
+    """A whole number that prints with the zeros that its cell's format puts in front: `00123` stays it in a sku."""
+
+    _text: str
+
+    def __new__(cls, number: int, digits: int) -> Self:
+        """Make the number that has at least so many digits."""
+        made = super().__new__(cls, number)
+        made._text = f"{number:0{digits}}"
+        return made
+
+    def __str__(self) -> str:
+        return self._text
+
+
 def trimmed(text: str) -> str:
     """Return the text without blanks at its ends, also those that have no width or do not break."""
     return text if text[:1].isalnum() and text[-1].isalnum() else text.strip(JUNK)

@@ -37,7 +37,7 @@ def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: 
         "  - {id: left, prompt: not asked for}\n"
     )
     more = "defaults: {webhook_url: 'https://hook.example/x', webhook_secret: '${TEST_KEY}', safety_tolerance: 3}\n"
-    more += "stores: {'s3://photos': {endpoint: 'https://minio.example'}}"
+    more += "stores: {'s3://photos': {endpoint: 'https://minio.example'}}\noutput: {accept: [ratio], max_bytes: 9MB}"
     name = manifest(jobs, provider=", params: drop", limits=", rate: 300/min, budget: 5.00", more=more)
     assert program("run", name).code == 0
     redo(program, ["job 1", "job {{2}}", "photo"])
@@ -55,6 +55,8 @@ def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: 
         "webhook_secret: ",
         "- TEST_KEY",
         "https://minio.example",
+        "accept:\n    - ratio",
+        "max_bytes: 9MB",
     ):
         assert kept in text
     planned = program("plan", "deep/er/redo.yaml", "--json")

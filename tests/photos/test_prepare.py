@@ -174,6 +174,13 @@ def test_what_is_cut_off_is_broken(kind: str, data: bytes, part: float) -> None:
     assert "does not decode" in (inspect(cut, kind).fault or "")
 
 
+def test_a_png_whose_pixels_are_damaged_is_broken() -> None:
+    """No byte of it is missing, and the look for its EXIF data meets the fault first."""
+    damaged = bytearray(encoded("PNG"))
+    damaged[damaged.index(b"IDAT") + 30] ^= 0xFF
+    assert "does not decode" in (inspect(bytes(damaged), "png").fault or "")
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "said"),
     [

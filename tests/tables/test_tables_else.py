@@ -89,3 +89,17 @@ def test_a_hidden_sheet_is_not_read_and_line_ends_are_what_they_were(read: Read)
 
     jobs, faults, (table,) = read("t.xlsx", book(["title"], ["old"], also=seen))
     assert ([job.prompt for job in jobs], faults, table["sheet"]) == (["a mug\nin red"], [], "seen")
+
+
+def test_formulas_count_where_they_are_read(read: Read) -> None:
+    def beside(made: openpyxl.Workbook) -> None:
+        made.create_sheet("sums")["A1"] = "=1+1"
+
+    jobs, faults, _ = read("t.xlsx", book(["title"], ["mug"], also=beside))
+    assert ([job.prompt for job in jobs], faults) == (["mug"], [])
+
+    def before(made: openpyxl.Workbook) -> None:
+        made.create_sheet("all", 0)["A1"] = "=Sheet!A1"
+
+    _, (fault,), _ = read("t.xlsx", book(["title"], ["mug"], also=before))
+    assert "formulas that were never reckoned, as in cell A1; open it" in fault

@@ -90,6 +90,20 @@ def test_a_sheet_is_a_table(read: Read) -> None:
     assert tables == [{"table": "t.xlsx", "rows": 2, "sheet": "Products", "blank_rows": 1}]
 
 
+def test_a_number_has_the_zeros_that_its_cell_shows(read: Read) -> None:
+    """As skus and barcodes are formatted, so that Excel leaves their zeros."""
+    book(("sku", "n"), (123, 7), (123456, 7.5), (-1, "007"))
+    made = openpyxl.load_workbook("made.xlsx")
+    for cell in (cell for row in made["Products"].iter_rows(min_row=2) for cell in row):
+        cell.number_format = "00000"
+    made.save("made.xlsx")
+    entry = 'prompt: "{{ sku }} {{ sku + 1 }} {{ n }}"\ntags: {sku: "{{ sku }}"}'
+    jobs, faults, _ = read("t.xlsx", Path("made.xlsx").read_bytes(), entry)
+    assert faults == []
+    assert [job.prompt for job in jobs] == ["00123 124 00007", "123456 123457 7.5", "-1 0 007"]
+    assert [dict(job.tags)["sku"] for job in jobs] == ["00123", "123456", "-1"]
+
+
 def test_an_excel_file_that_cannot_be_read(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     _, (fault,), _ = read("t.xlsx", b"PK\x03\x04 no book")
     assert fault.startswith("m.yaml:3: jobs[0].from: the table t.xlsx is no Excel file that can be read")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import UsageError, quoted
 from batchflux.exports.base import Called
+from batchflux.exports.results_csv import TAGS
 from batchflux.exports.selection import Caption
 from batchflux.manifest.identity import on_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from batchflux.exports.selection import Vocabulary
 
@@ -34,7 +35,7 @@ class Names:
         """Compile them; UsageError: one is no template, or names what no row has."""
         self._name = Caption(name, words, "--name", ("product", "position"))
         self._product = Caption(product, words, "--product") if product else None
-        self._sku, self._handle = (tag_called(tag, words.tags) for tag in ("sku", "handle"))
+        self._sku, self._handle = (tags_called(tag, words.tags) for tag in ("sku", "handle"))
         self._counts: Counter[str] = Counter()
         self._handles: dict[str, str] | None = {} if handles else None
         self._owners: dict[str, str] = {}
@@ -55,13 +56,13 @@ class Names:
     def _product_of(self, row: Mapping[str, Any]) -> str:
         if self._product is not None:
             return self._product.of(row).strip() or str(row["id"])
-        return _tag(row, self._sku) or str(row["id"])
+        return tag_of(row, self._sku) or str(row["id"])
 
     def _handle_of(self, product: str, row: Mapping[str, Any]) -> str:
         """Return what a product is called in URLs, '' where that is not wanted: its tag, or what its name gives."""
         if self._handles is None:
             return ""
-        name = self._handles.setdefault(product, _tag(row, self._handle) or handle(product))
+        name = self._handles.setdefault(product, tag_of(row, self._handle) or handle(product))
         owner = self._owners.setdefault(name, product)
         if owner != product or not name:
             whose = f"{quoted(owner)} and {quoted(product)}" if name else quoted(product)
@@ -70,13 +71,14 @@ class Names:
         return name
 
 
-def tag_called(name: str, tags: Sequence[str]) -> str | None:
-    """Return the tag of this name, however it is written: `sku`, `SKU`; None where there is none."""
-    return next((tag for tag in tags if tag.strip().casefold() == name), None)
+def tags_called(name: str, tags: Iterable[str]) -> list[str]:
+    """Return the tags of this name, however they are written: `sku`, `SKU`; one entry may say so, another otherwise."""
+    return [tag for tag in tags if tag.strip().casefold() == name]
 
 
-def _tag(row: Mapping[str, Any], tag: str | None) -> str:
-    return "" if tag is None else str(row[f"tags.{tag}"]).strip()
+def tag_of(row: Mapping[str, Any], tags: Iterable[str]) -> str:
+    """Return what the first of these tags says that says something in a row, else ''."""
+    return next((text for tag in tags if (text := str(row[TAGS + tag]).strip())), "")
 
 
 def safe_name(text: str) -> str:

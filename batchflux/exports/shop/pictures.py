@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import PIL
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-from batchflux.photos.facts import check_pixels, kind_of, opened
+from batchflux.photos.facts import check_pixels, kind_of, opened, orientation_of
 
 VERSION = 1  # of what is made here: a picture that another version made is made anew
 WHITE_BORDER = "yes"
@@ -66,7 +66,7 @@ def finished(data: bytes, finish: Finish, *, private: bool = False) -> bytes:
     if kind is None:
         raise ValueError("is no picture of a kind that can be converted")
     with opened(data, kind) as picture:
-        turned = _is_turned(picture)
+        turned = orientation_of(picture) != 1
         conforms = kind == "jpeg" and picture.mode == "RGB" and not turned and len(data) <= finish.max_bytes
         conforms = conforms and _is_srgb(picture) and _fits(picture.size, finish)
         if conforms and not (private and not _PERSONAL.isdisjoint(picture.info)):
@@ -91,13 +91,6 @@ def look_at(data: bytes, finish: Finish) -> Look:
             small.thumbnail(_THUMBNAIL)
             thumbnail = _jpeg(small, 80, _HALVED)
     return Look(width, height, border, thumbnail)
-
-
-def _is_turned(picture: Image.Image) -> bool:
-    """Whether the EXIF orientation says so; where it cannot be read, it says nothing."""
-    with contextlib.suppress(Exception):  # parsers raise a dozen kinds for broken bytes, which are no pixels
-        return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    return False
 
 
 def _is_srgb(picture: Image.Image) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from batchflux.exports.base import neutralised
 from batchflux.exports.results_csv import TAGS
-from batchflux.exports.shop.names import tag_called
+from batchflux.exports.shop.names import tag_of, tags_called
 from batchflux.exports.shop.workbook import write_workbook
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Sheets:
     def __init__(self, place: Place, options: ShopOptions, columns: Iterable[str]) -> None:
         self._place, self._options = place, options
         self._columns = [name for name in columns if name in _COLUMNS or name.startswith(TAGS)]
-        tags = [name.removeprefix(TAGS) for name in self._columns if name.startswith(TAGS)]
-        self._title = tag_called("title", tags)
+        tags = (name.removeprefix(TAGS) for name in self._columns if name.startswith(TAGS))
+        self._titles = tags_called("title", tags)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write the lists that are asked for, and remove others; StorageError."""
@@ -103,7 +103,7 @@ class Sheets:
         """Return a file for Shopify: a row for each picture, those of a product one after the other."""
         lines = []
         for product, pictures in _by_product(rows).items():
-            title = self._tag(pictures, self._title) or product
+            title = self._title(pictures) or product
             for at, row in enumerate(pictures):
                 lines.append([row.handle, "" if at else title, self._url(row), at + 1, alt_text(row.caption)])
         return _csv(SHOPIFY, lines)
@@ -112,15 +112,13 @@ class Sheets:
         """Return a file for WooCommerce: a row for each product with all its pictures, the first as the main one."""
         lines = []
         for product, pictures in _by_product(rows).items():
-            title = [self._tag(pictures, self._title) or product] if self._title is not None else []
+            title = [self._title(pictures) or product] if self._titles else []
             lines.append([product, *title, ", ".join(map(self._url, pictures))])
-        return _csv(["SKU", *(["Name"] if self._title is not None else []), "Images"], lines)
+        return _csv(["SKU", *(["Name"] if self._titles else []), "Images"], lines)
 
-    def _tag(self, pictures: Sequence[Row], tag: str | None) -> str:
-        """Return the first value that a product's pictures have of a tag."""
-        if tag is None:
-            return ""
-        return next((text for row in pictures if (text := str(row.columns[TAGS + tag]).strip())), "")
+    def _title(self, pictures: Sequence[Row]) -> str:
+        """Return the first title that a product's pictures have, '' where they have none."""
+        return next((text for row in pictures if (text := tag_of(row.columns, self._titles))), "")
 
     def _url(self, row: Row) -> str:
         """Return a picture's address, or its file's name where there is none."""
