@@ -24,7 +24,12 @@ _tell = partial(click.echo, err=True)
 
 @click.command("review")
 @click.argument("out", type=OutputFolder())
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; this machine only.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; left out, only this machine can connect.",
+)
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option(
     "--token",
