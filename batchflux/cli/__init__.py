@@ -28,7 +28,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     ),
     "export": (
         "export",
-        "Write the pictures of an output folder as a dataset: imagefolder, webdataset, Parquet, pairs.",
+        "Write the pictures of an output folder as a dataset (imagefolder, webdataset, Parquet, pairs), or for a shop.",
     ),
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
     "merge": ("folder", "Join two output folders into a third; pays for nothing."),

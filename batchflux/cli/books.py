@@ -15,7 +15,7 @@ from batchflux.billing.comparing import WINDOW, Wanted, compare
 from batchflux.billing.differences import as_data, by_certainty, differences
 from batchflux.billing.exported import HowToRead, columns_named, time_of
 from batchflux.charges.matching import sums_of
-from batchflux.cli.terminal import count, money
+from batchflux.cli.terminal import OutputFolder, count, money
 from batchflux.errors import UsageError, quoted
 from batchflux.manifest.reading.values import timeout
 from batchflux.output.folder import iso
@@ -36,7 +36,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("reconcile")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutputFolder())
 @click.option("--billing", "file", metavar="FILE", type=_FILE, help="Compare with this export of the provider's books.")
 @click.option(
     "--columns", metavar="id=NAME,...", default="", help="What the columns id, time, amount, currency, model are."

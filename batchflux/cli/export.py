@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, place
+from batchflux.cli.terminal import OutputFolder, count, place
 from batchflux.exports.export import Wish
 from batchflux.exports.export import export as write_export
 from batchflux.exports.marks import marks_of
@@ -23,6 +22,7 @@ from batchflux.output.stores.base import in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from batchflux.exports.export import Exported
 
@@ -60,7 +60,7 @@ def _all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comman
 
 
 @click.command("export")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutputFolder())
 @click.argument("dest")
 @click.option(
     "--format",

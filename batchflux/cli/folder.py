@@ -14,6 +14,7 @@ from tqdm import tqdm
 from batchflux.cli.lines import batch_lines
 from batchflux.cli.nights import night_lines
 from batchflux.cli.terminal import (
+    OutputFolder,
     count,
     dropped_fields,
     duration,
@@ -46,7 +47,7 @@ _VERDICTS = {"accept": "accepted", "reject": "rejected", "redo": "redo"}
 
 
 @click.command("status")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutputFolder())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(out: Path, *, as_json: bool) -> None:
     """Show how the output folder OUT stands: counts, failures, spend, rate, the last run. Works while a run goes on."""
@@ -129,7 +130,7 @@ def _link_life(_context: click.Context, _option: click.Parameter, text: str | No
 
 
 @click.command("report")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutputFolder())
 @click.option("--sign", metavar="DURATION", callback=_link_life, help="With links to pictures in the mirror, as 2h.")
 def report(out: Path, sign: int | None) -> None:
     """Write OUT/report.html: all pictures of an output folder in one page that opens from disk.
@@ -165,8 +166,8 @@ def _signed(written: Report) -> str:
 
 
 @click.command("merge")
-@click.argument("first", metavar="A", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("second", metavar="B", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("first", metavar="A", type=OutputFolder())
+@click.argument("second", metavar="B", type=OutputFolder())
 @click.option("-o", "--out", "target", metavar="C", required=True, type=click.Path(path_type=Path, file_okay=False))
 def merge(first: Path, second: Path, target: Path) -> None:
     """Join the output folders A and B into a new one, C: nothing is paid, and A and B stay as they are.
@@ -190,7 +191,7 @@ def _write_files(folder: Path, connection: sqlite3.Connection) -> None:
 
 
 @click.command("prune")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutputFolder())
 @click.option("--yes", is_flag=True, help="Move them, and do not only list them.")
 def prune(out: Path, *, yes: bool) -> None:
     """List pictures of jobs that the manifest of the output folder OUT lists no longer; with --yes move them.
@@ -212,7 +213,7 @@ def prune(out: Path, *, yes: bool) -> None:
 
 
 @click.command("export-review")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutputFolder())
 @click.option("-o", "target", metavar="FILE", required=True, type=click.Path(dir_okay=False, allow_dash=True))
 def export_review(out: Path, target: str) -> None:
     """Write what a review of the output folder OUT asked to redo as a manifest of its own, to FILE (- is stdout).

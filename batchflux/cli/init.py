@@ -91,7 +91,7 @@ class Column:
 
 
 @click.command("init")
-@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--from", "source", metavar="PATH", type=click.Path(path_type=Path), help="A table or a folder of photos."
 )
@@ -102,6 +102,9 @@ def init(file: Path | None, source: Path | None, encoding: str | None) -> None:
     With --from it is a manifest for that table, or for the photos of that folder: one that plans without a fault; its
     FILE is named like them. Beside it goes batchflux.schema.json, by which editors complete and check what you write.
     """
+    if file is not None and file.is_dir():
+        remedy = f"name a file, or write one for its photos with: batchflux init --from {file}"
+        raise UsageError(f"{file} is a folder: {remedy}")
     name = "batchflux" if source is None else source.resolve().name.split(".")[0]
     file = file or Path(f"{name}.yaml")
     if source is None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from tqdm.utils import disp_len, disp_trim
 
-from batchflux.cli.terminal import count, duration, money, place
+from batchflux.cli.terminal import OutputFolder, count, duration, money, place
 from batchflux.ledger.nights.log import MIRROR, OUTAGE, WAIT
 from batchflux.night.history import histories
 from batchflux.output.folder import zone
@@ -19,6 +18,7 @@ from batchflux.output.folder import zone
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
+    from pathlib import Path
 
     from batchflux.ledger.nights.log import Stretch
     from batchflux.ledger.nights.night import Night
@@ -167,7 +167,7 @@ def _wrapped(line: str) -> list[str]:
 
 
 @click.command("history")
-@click.argument("places", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("places", metavar="DIR...", nargs=-1, required=True, type=OutputFolder())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def history(places: tuple[Path, ...], *, as_json: bool) -> None:
     """Compare the runs of the output folders DIR, or of those that lie in DIR: the runs of one name beside each other.

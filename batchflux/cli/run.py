@@ -133,8 +133,8 @@ def summary_lines(summary: Summary) -> list[str]:
     """Return the end of a run as a person reads it."""
     this, jobs = summary.this_run, summary.jobs
     made = f"{this['done']:,} done, {this['failed']:,} failed, {this['unknown']:,} unknown"
-    pace = f"{summary.images_per_minute:,.0f} images/min"
-    text = [summary.message, f"  this run   {made} in {duration(summary.seconds)} ({pace})"]
+    pace = f" ({summary.images_per_minute:,.0f} images/min)" if this["done"] else ""
+    text = [summary.message, f"  this run   {made} in {duration(summary.seconds)}{pace}"]
     if summary.failures:
         text.append("  failures   " + ", ".join(f"{code} {number:,}" for code, number in summary.failures.items()))
     if summary.spent or summary.budget is not None:

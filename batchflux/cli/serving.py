@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from batchflux.cli.terminal import OutputFolder
 from batchflux.errors import UsageError
 from batchflux.ledger.summary import read_state
 from batchflux.review.listen import serve
@@ -22,8 +23,13 @@ _tell = partial(click.echo, err=True)
 
 
 @click.command("review")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; this machine only.")
+@click.argument("out", type=OutputFolder())
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; left out, only this machine can connect.",
+)
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option(
     "--token",

@@ -10,9 +10,12 @@ import os
 import sys
 import traceback
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from batchflux.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +27,20 @@ if TYPE_CHECKING:
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their descriptors
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class OutputFolder(click.Path):
+    """An argument that names an output folder. A file is most likely the manifest that was run, and is refused so."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the folder as a Path; UsageError: it is a file."""
+        if Path(value).is_file():
+            remedy = f"name the folder that a run wrote to, as out/{Path(value).stem}"
+            raise UsageError(f"{value} is no output folder but a file: {remedy}.")
+        return super().convert(value, param, ctx)
 
 
 def fill_in() -> None:

@@ -63,6 +63,9 @@ def read_entries(root: Table, defaults: BaseModel, faults: Faults) -> tuple[Entr
     base = _fields(defaults, root.pairs.get("defaults"), ("defaults",), faults)
     made = []
     for index, node in enumerate(jobs.items):
+        if isinstance(node, Scalar):
+            faults.add(node.line, ("jobs", index), f"found {found(node)}; a job is a mapping, as {{prompt: A red mug}}")
+            continue
         model, bad = check_sound(JobEntry, node, ("jobs", index), faults)
         if bad <= APART and isinstance(node, Table):
             made.append(_entry(index, model, node, base, faults))

@@ -191,7 +191,7 @@ class Expansion:
             left = {"blank_rows": table.source.blank_rows, "where": left_out}
             note.update({"rows": rows, **{name: number for name, number in left.items() if number}})
         if not rows and self.faults == before:
-            report(None, "has no rows")
+            report(None, "has no rows; add one for each job")
 
     def _keeps(self, line: int, seen: Row) -> bool:
         """Whether `where` keeps a row; not one that it fails on, which is reported."""

@@ -74,6 +74,7 @@ PIPED, STDIN = "-", "<stdin>"
 MAX_PARTS = 16  # of a path on the command line
 MAX_NAME = 100  # characters of a manifest's name
 _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
+_INDEX = re.compile(r"\[([0-9]{1,9})\](?=\.|$)", re.ASCII)  # a position as faults name it, `jobs[0]`
 
 
 def load_manifest(  # noqa: PLR0913  all by name
@@ -134,7 +135,9 @@ def _read(path: Path, display: str) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        message = "the manifest does not exist"
+        message = "the manifest does not exist; correct the path, or write one with: batchflux init"
+    except IsADirectoryError:
+        message = "this is a folder; name the manifest, a YAML file"
     except OSError as error:
         message = f"the manifest cannot be read: {error.strerror}"
     except ValueError:
@@ -304,9 +307,9 @@ def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputCo
 def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faults: Faults) -> None:
     """Change the tree as the command line says, `--set PATH=VALUE` and `--provider NAME`; note what cannot be.
 
-    A path names keys and list positions with dots; mappings on its way are made when missing. Another provider takes
-    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written, and in
-    place of several that of each.
+    A path names keys and list positions with dots, or positions as `jobs[0]`; mappings on its way are made when
+    missing. Another provider takes nothing of the manifest's that would lead to the wrong place; the simulator speaks
+    the API that is written, and in place of several that of each.
     """
     if is_written(root, "providers"):
         if provider is not None and (provider != SIMULATOR or is_written(root, "providers", provider)):
@@ -333,7 +336,7 @@ def _set_all(root: Table, sets: Sequence[str], faults: Faults) -> None:
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals or not path:
-            faults.add(OVERRIDE, (), f"found {quoted(path)}; allowed is PATH=VALUE, as limits.rate=10/s")
+            faults.add(OVERRIDE, (), f"found --set {quoted(path)}; allowed is PATH=VALUE, as limits.rate=10/s")
         elif (node := _value(value, faults)) is not None:
             _walk(root, path, node, faults)
 
@@ -376,7 +379,7 @@ def _relabelled(node: Node) -> Node:
 def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
     """Put a node at a path; each mapping and list on the way is copied, for an alias may stand in other places too."""
     at: Node = root
-    parts = path.split(".")
+    parts = _INDEX.sub(r".\1", path).split(".")
     if len(parts) > MAX_PARTS:
         faults.add(OVERRIDE, (), f"found a path of {len(parts)} parts; allowed are at most {MAX_PARTS}")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import Future
 from functools import partial
@@ -134,7 +135,9 @@ class Simulator:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self.stop()
-            says = f"The simulator cannot listen on {host}:{port}: {error.strerror or error}; choose another address."
+            number = error.errno or 0  # asyncio's own words say the address twice; a name's fault is below 0
+            why = os.strerror(number) if number > 0 else error.strerror or error
+            says = f"Cannot listen on port {port} of {host} ({why}): name another --port, or --port 0."
             raise UsageError(says) from error
         self.host, self.port = self._runner.addresses[0][:2]
         name = f"[{self.host}]" if ":" in self.host else self.host

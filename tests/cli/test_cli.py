@@ -90,6 +90,16 @@ def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
         assert ended.stderr.strip()
 
 
+def test_a_manifest_in_place_of_its_folder_and_a_folder_in_place_of_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").touch()
+    for command in ("status", "report", "review", "reconcile", "prune", "history"):
+        ended = call(tmp_path, command, "shop.yaml")
+        said = "shop.yaml is no output folder but a file: name the folder that a run wrote to, as out/shop.\n"
+        assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", said)
+    assert "this is a folder; name the manifest" in call(tmp_path, "plan", ".").stderr
+    assert "batchflux init --from ." in call(tmp_path, "init", ".").stderr
+
+
 def test_init_writes_a_manifest_that_runs_and_never_overwrites(tmp_path: Path) -> None:
     assert call_apart(tmp_path, "init", "mine.yaml").returncode == 0
     again = call(tmp_path, "init", "mine.yaml")

@@ -74,7 +74,7 @@ def test_docs_lists_topics_and_prints_a_page() -> None:
     assert all(f"  {topic} " in listed.stdout for topic in TOPICS)
     assert shown.stdout == page("errors")
     assert (wrong.returncode, wrong.stderr) == (2, "There is no page 'erors'; did you mean errors?\n")
-    with pytest.raises(UsageError, match="there are manifest"):
+    with pytest.raises(UsageError, match="there are commands"):
         page("xyz")
 
 

@@ -76,11 +76,15 @@ def test_at_most_twenty_faults_are_shown(faults: Callable[[str | bytes], list[st
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("none.yaml", "does not exist"), (".", "cannot be read: Is a directory")]
+    ("path", "message"),
+    [
+        ("none.yaml", "the manifest does not exist; correct the path, or write one with: batchflux init"),
+        (".", "this is a folder; name the manifest, a YAML file"),
+    ],
 )
 def test_a_manifest_that_cannot_be_opened(path: str, message: str, folder: Path) -> None:
 
     assert folder.is_dir()
     with pytest.raises(ManifestError) as caught:
         load_manifest(path)
-    assert str(caught.value) == f"{path}: the manifest {message}"
+    assert str(caught.value) == f"{path}: {message}"

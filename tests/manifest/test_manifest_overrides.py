@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     Load = Callable[..., Manifest]
 
 KEY = (
-    "--set: provider.api_key: a key does not belong in a manifest; put it into an environment variable and name that "
-    "under keys"
+    "command line: provider.api_key: a key does not belong in a manifest; put it into an environment variable and name "
+    "that under keys"
 )
 RATES = (
-    '--set: limits.rates: unknown key "rates"; did you mean "rate"? Allowed: attempts, budget, budget_per_run, canary, '
-    "concurrency, deadline, max_consecutive_failures, patience, rate, timeout"
+    'command line: limits.rates: unknown key "rates"; did you mean "rate"? Allowed: attempts, budget, budget_per_run, '
+    "canary, concurrency, deadline, max_consecutive_failures, patience, rate, timeout"
 )
 TEXT = """\
 version: 1
@@ -100,26 +100,33 @@ def test_an_alias_is_set_in_one_place_only(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("limits.rate", '--set: found "limits.rate"; allowed is PATH=VALUE, as limits.rate=10/s'),
-        ("=3", '--set: found ""; allowed is PATH=VALUE, as limits.rate=10/s'),
+        ("limits.rate", 'command line: found --set "limits.rate"; allowed is PATH=VALUE, as limits.rate=10/s'),
+        ("=3", 'command line: found --set ""; allowed is PATH=VALUE, as limits.rate=10/s'),
         (
             "limits.rates=3/s",
             RATES,
         ),
-        ("limits.rate=3", '--set: limits.rate: found "3"; allowed is N/s, N/min or N/h with N above 0, as 300/min'),
-        ("jobs.7.seed=3", '--set: found the path "jobs.7.seed"; allowed in place of "7" is a position from 0 to 1'),
-        ("jobs.x=3", '--set: found the path "jobs.x"; allowed in place of "x" is a position from 0 to 1'),
+        (
+            "limits.rate=3",
+            'command line: limits.rate: found "3"; allowed is N/s, N/min or N/h with N above 0, as 300/min'),
+        (
+            "jobs.7.seed=3",
+            'command line: found the path "jobs.7.seed"; allowed in place of "7" is a position from 0 to 1'),
+        ("jobs.x=3", 'command line: found the path "jobs.x"; allowed in place of "x" is a position from 0 to 1'),
         (
             "name.first=3",
-            '--set: found the path "name.first"; there is nothing below it, for a single value stands there'),
-        (".".join("a" * 17) + "=3", "--set: found a path of 17 parts; allowed are at most 16"),
+            'command line: found the path "name.first"; there is nothing below it, for a single value stands there'),
+        (".".join("a" * 17) + "=3", "command line: found a path of 17 parts; allowed are at most 16"),
         (
             "limits..rate=3",
-            '--set: found the path "limits..rate"; allowed is a path of names and positions, as jobs.0.seed'),
-        ("jobs.0.seed=one", '--set: jobs[0].seed: found "one"; allowed is a whole number of at most 64 bits, as 42'),
-        ("jobs.0=[1", "--set: a [ or { is not closed here, or a text between them needs quotes"),
+            'command line: found the path "limits..rate"; allowed is a path of names and positions, as jobs.0.seed'),
+        (
+            "jobs.0.seed=one",
+            'command line: jobs[0].seed: found "one"; allowed is a whole number of at most 64 bits, as 42'),
+        ("jobs.0=[1", "command line: a [ or { is not closed here, or a text between them needs quotes"),
         ("provider.api_key=x", KEY),
         ("jobs.0.image=photos/mug.jpg", None),
+        ("jobs[0].image=photos/mug.jpg", None),  # as messages name it
     ],
 )  # fmt: skip
 def test_what_cannot_be_set(text: str, expected: str | None, load: Load) -> None:

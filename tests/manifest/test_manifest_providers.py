@@ -132,7 +132,7 @@ def test_nothing_is_in_any_currency(load: Callable[..., Manifest], offers: tuple
         (f"{HEAD}fallback: [best]\nfallback_on: [server]\n{ONE}", '6: fallback_on: found "server"; allowed is moderat'),
         (f"{HEAD}fallback_on: [moderated]\n{ONE}", "5: fallback_on: nobody takes these jobs over; add fallback, the"),
         (f"version: 1\nprovider: tuzi\nfallback: [x]\n{ONE}", "3: fallback: there is one provider only; list it and"),
-        (f"{HEAD.replace('concurrency', 'budget')}{ONE}", '4: providers.best.limits.budget: unknown key "budget"; All'),
+        (f"{HEAD.replace('concurrency', 'budget')}{ONE}", '4: providers.best.limits.budget: unknown key "budget"; all'),
         (f"{HEAD.replace('0.08', '0.08, currency: CNY')}{ONE}", '4: providers.best.currency: found "CNY", and the pri'),
         (f"{HEAD.replace('price: 0.08, ', '')}fallback: best\nlimits: {{budget: 1}}\n{ONE}",
          '4: providers.best.price: a budget needs the price of the model "max", by which best takes jobs over; add it'),
@@ -140,7 +140,7 @@ def test_nothing_is_in_any_currency(load: Callable[..., Manifest], offers: tuple
          "5: jobs[0] (id a): mask cannot be carried by style standard of cheap; remove mask, or set providers.cheap"),
         (f"version: 1\nproviders: {{gpu: {{api: bfl, base_url: [simulator, 'http://h']}}}}\n{ONE}",
          "2: providers.gpu.base_url: the embedded simulator is one address; write base_url: simulator"),
-        (f"version: 1\nproviders: {{mine: }}\n{ONE}", '2: providers.mine: found "mine", which is not known; Allowed: '),
+        (f"version: 1\nproviders: {{mine: }}\n{ONE}", '2: providers.mine: found "mine", which is not known; allowed: '),
         (f"version: 1\nproviders: {{}}\n{ONE}", "2: providers: found nothing; allowed are providers by names"),
     ],
 )  # fmt: skip

@@ -87,7 +87,7 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
          ('t.csv:3: jobs[0].from: the byte 0xe9 is not UTF-8; say how the file is encoded: "café à" with cp1252 or '
           '"café ŕ" with cp1250 or "caf\u0439 \u0430" with cp1251; save the file as UTF-8, or add encoding: to the '
           "job, as encoding: cp1252")),
-        ("title\n", "", "m.yaml:4: jobs[0].from: the table t.csv has no rows"),
+        ("title\n", "", "m.yaml:4: jobs[0].from: the table t.csv has no rows; add one for each job"),
         (
             "title\n" + "A" * (1 << 20) + "B\n",
             "",

@@ -168,7 +168,7 @@ async def test_stopping_ends_what_is_still_running(
 async def test_a_port_in_use_is_said_in_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         simulator = Simulator(parse_options({"cache_dir": str(tmp_path / "uploads")}))
-        with pytest.raises(UsageError, match=r"The simulator cannot listen on 127\.0\.0\.1:\d+: .*; choose another"):
+        with pytest.raises(UsageError, match=r"^Cannot listen on port \d+ of 127\.0\.0\.1 \(.*\): name another"):
             await simulator.start(port=taken.getsockname()[1])
 
 

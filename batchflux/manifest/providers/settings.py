@@ -33,8 +33,14 @@ class ProviderConfig(Part):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    name: Text = Field("simulator", description="simulator (embedded, free), tuzi, bfl, or any name with a base_url")
-    api: Text = Field("flux-relay", description="the wire format: flux-relay, bfl or simulator; left out: by the name")
+    name: Text = Field(
+        "simulator",
+        description="simulator (embedded, free), tuzi, an API's own (bfl, fal, openai, ...), or any with a base_url",
+    )
+    api: Text = Field(
+        "flux-relay",
+        description="the wire format, as flux-relay, bfl or openai; left out: by the name, else flux-relay",
+    )
     style: Annotated[str, kinds.word(*job_fields.STYLES)] = Field(
         job_fields.AUTO, description="auto: standard where it carries the whole job, chat where a local file travels"
     )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 
-OVERRIDE_FILE = "--set"
+OVERRIDE_FILE = "command line"  # in the place of a file, of what --set, --provider and their kin say
 MAX_FAULTS = 2000  # nobody reads more, and looking for what each might have meant takes time
 _KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "api-key"})
 _COMPARED, _SEARCHED, _LISTED = 100, 1000, 40  # characters of an unknown name, known names searched, known names shown
@@ -44,15 +44,18 @@ _STEPS = re.compile(r"[.\[ ]")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return what an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`."""
+    """Return what an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`.
+
+    Where it is like none, `allowed: ...` alone.
+    """
     known = list(allowed)
     names = heapq.nsmallest(_SEARCHED, known)
     folded = {one.casefold(): one for one in reversed(names)}
     close = difflib.get_close_matches(name.casefold()[:_COMPARED], folded, n=1, cutoff=0.6)
-    meant = f"did you mean {quoted(folded[close[0]])}? " if close else ""
+    meant = f"did you mean {quoted(folded[close[0]])}? Allowed" if close else "allowed"
     shown = ", ".join(quoted(name)[1:-1] for name in names[:_LISTED])
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
-    return f"{meant}Allowed: {shown}{more}"
+    return f"{meant}: {shown}{more}"
 
 
 def is_key_name(name: str) -> bool:
@@ -131,7 +134,7 @@ class Faults:
         self.found: list[Fault] = []
 
     def add(self, line: int | None, path: KeyPath, message: str) -> None:
-        """Note a fault of the manifest, or of a `--set` when the line says so."""
+        """Note a fault of the manifest, or of the command line when the line says so."""
         self.note(_placed(self.file, line, where(path), message))
 
     def note(self, fault: Fault) -> None:
