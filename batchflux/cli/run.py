@@ -180,5 +180,4 @@ def _next_step(summary: Summary) -> str:
         command += ["--set", without_signatures(value)] if not value.startswith(f"limits.{short}=") else []
     command += ["--set", f"limits.{short}=MORE"] if short else []
     command += again(given["notify"]) + (["--metrics", str(given["metrics"])] if given["metrics"] else [])
-    with_more = f", with a higher limits.{short}" if short else ""
-    return f"  next       to continue{with_more}: {shlex.join(command)}"
+    return f"  next       to continue: {shlex.join(command)}"

@@ -292,16 +292,13 @@ def test_what_keys_were_found_to_allow_is_said_of_those_that_met_a_limit() -> No
 @pytest.mark.parametrize(
     ("given", "then"),
     [
-        ("--budget 0.10", ", with a higher limits.budget: batchflux run m.yaml --set limits.budget=MORE"),
+        ("--budget 0.10", "batchflux run m.yaml --set limits.budget=MORE"),
         (
             "--set limits.budget=0.10 --set limits.rate=10/s",
-            ", with a higher limits.budget: batchflux run m.yaml --set limits.rate=10/s --set limits.budget=MORE",
+            "batchflux run m.yaml --set limits.rate=10/s --set limits.budget=MORE",
         ),
-        (
-            "--set limits.budget_per_run=0.09",
-            ", with a higher limits.budget_per_run: batchflux run m.yaml --set limits.budget_per_run=MORE",
-        ),
-        ("--set limits.budget_per_run=0.10", ": batchflux run m.yaml --set limits.budget_per_run=0.10"),
+        ("--set limits.budget_per_run=0.09", "batchflux run m.yaml --set limits.budget_per_run=MORE"),
+        ("--set limits.budget_per_run=0.10", "batchflux run m.yaml --set limits.budget_per_run=0.10"),
     ],
 )
 def test_a_run_that_had_too_little_money_says_what_would_continue_it(tmp_path: Path, given: str, then: str) -> None:
@@ -310,4 +307,4 @@ def test_a_run_that_had_too_little_money_says_what_would_continue_it(tmp_path: P
     (tmp_path / "m.yaml").write_text(f"{priced}  - {{prompt: a}}\n  - {{prompt: b}}\n")
     ended = call(tmp_path, "run", "m.yaml", *given.split())
     assert ended.returncode == 3
-    assert ended.stdout.splitlines()[-1] == f"  next       to continue{then}"
+    assert ended.stdout.splitlines()[-1] == f"  next       to continue: {then}"
