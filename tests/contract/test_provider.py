@@ -138,4 +138,6 @@ class TestBatches(BatchSuite):
 
     def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
         """The engine sees no API, and tests/engine has all that a batch goes through."""
+        if point == "batch.leaving":  # whether it was accepted is asked for a minute
+            return pytest.mark.slow, pytest.mark.timeout(400)
         return () if way.name == "openai" and test in TOGETHER else (pytest.mark.slow,)
