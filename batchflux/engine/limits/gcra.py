@@ -64,13 +64,17 @@ class Gcra:
 
         `rate` is in requests a second, infinite for none.
         """
-        rate = min(rate, self.ceiling)
-        if rate != float("inf"):
-            self._tat = (self._tat if now - self._tat <= LATENESS else now) + 1 / rate
         self.sent += 1
         departure = Departure(number=self.sent, left=now, written=now)
-        self._wire.append(departure)
+        self.count(departure, rate)
         return departure
+
+    def count(self, departure: Departure, rate: float = float("inf")) -> None:
+        """Count a request that leaves as another schedule let it, too; `rate` as above."""
+        rate, now = min(rate, self.ceiling), departure.left
+        if rate != float("inf"):
+            self._tat = (self._tat if now - self._tat <= LATENESS else now) + 1 / rate
+        self._wire.append(departure)
 
     def departed(self, at: float) -> None:
         """Count a request that left at `at` before this schedule began: the next one keeps its distance to it."""
