@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from batchflux.engine.budget import Budget, Ceiling, Purse
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.limits.key_pool import AT, Key
+from batchflux.engine.limits.key_pool import AT, Allowance, Key
 from batchflux.engine.limits.limit_finder import Learned
 from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.outages import NEVER, PATIENCE
@@ -124,10 +124,11 @@ def keys_of(
     """Return a provider's pool of keys, each for each of its addresses.
 
     Each begins from what was found of it before, where limits allow that. In a fleet its name tells the address, which
-    a later run goes by that asks for its tasks, whatever addresses there are then.
+    a later run goes by that asks for its tasks, whatever addresses there are then; `rate` is each key's at all of them.
     """
     pace = None if rate is None else (rate.count, rate.seconds)
     fleet = len(provider.addresses) > 1
+    shared = {key: Allowance() for key in provider.key_names}
     made = []
     for address in provider.addresses or ("",):
         for key in provider.key_names:
@@ -136,6 +137,7 @@ def keys_of(
                 name=name,
                 secret=secrets[key],
                 address=address if fleet else "",
+                shared=shared[key] if fleet else None,
                 rate=pace,
                 learned=Learned(rate=known.rate, active=known.active) if (known := lessons.get(name)) else None,
             )
@@ -245,7 +247,7 @@ def keep_distance(keys: list[Key], last: float | None) -> None:
     """
     if last is not None:
         for key in keys:
-            key.schedule.departed(time.monotonic() - max(0.0, time.time() - last))
+            key.departed(time.monotonic() - max(0.0, time.time() - last))
 
 
 def retune(rules: Rules, manifest: Manifest) -> None:

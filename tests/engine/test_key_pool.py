@@ -13,6 +13,7 @@ from batchflux.engine.limits.gcra import LATENESS
 from batchflux.engine.limits.key_pool import (
     LEAD,
     PATIENCE,
+    Allowance,
     Key,
     KeyWatch,
     Lease,
@@ -282,6 +283,33 @@ def test_work_goes_to_the_key_that_can_take_it_first(virtual: asyncio.Runner) ->
         return [(await here.out()).key.name for _ in range(9)]
 
     assert sorted(virtual.run(scene())) == ["fast"] * 6 + ["slow"] * 3
+
+
+def test_the_rate_of_a_key_holds_for_all_addresses_of_a_fleet_together(virtual: asyncio.Runner) -> None:
+    async def scene() -> tuple[list[float], list[int]]:
+        key, times = Allowance(), list[float]()
+        here = Scene(*(Key(name=f"A at {url}", secret=None, address=url, shared=key, rate=(2, 1.0)) for url in "uv"))
+
+        async def worker() -> None:
+            for _ in range(6):
+                lease = await here.out()
+                lease.sent()
+                times.append(here.now())
+                await asyncio.sleep(0.3)
+                await here.ends(lease)
+
+        async def faster() -> None:
+            await asyncio.sleep(5.9 * every)
+            here.limits.retune(8, (4, 1.0))
+
+        await asyncio.gather(*(worker() for _ in range(4)), faster())
+        return times, [key.schedule.sent for key in here.keys]
+
+    every = (1 + LATENESS) / 2
+    times, sent = virtual.run(scene())
+    assert times[:6] == pytest.approx([every * number for number in range(6)])
+    assert [after - before for before, after in pairwise(times[8:])] == pytest.approx([every / 2] * 15)
+    assert sent == [12, 12], "the work is shared all the same"
 
 
 @pytest.mark.parametrize(("pause", "stays"), [(LEAD, True), (2 * LEAD + 0.001, False)])

@@ -90,3 +90,12 @@ def test_the_last_activity_is_the_latest_of_all_that_sent() -> None:
         connection.execute("INSERT INTO submissions (provider, key_name, sent_at) VALUES ('tuzi', 'KEY', 8.0)")
         assert last_activity(connection) == 8.0
     connection.close()
+
+
+def test_a_key_has_one_rate_at_all_addresses_of_a_fleet(tmp_path: Path) -> None:
+    fleet = MANIFEST.replace("tuzi,", "tuzi, base_url: [https://a.example, https://b.example],")
+    (tmp_path / "m.yaml").write_text(f"{fleet}limits: {{rate: 5/s}}\n")
+    manifest = load_manifest(tmp_path / "m.yaml")
+    keys = keys_of(manifest.provider, manifest.limits.rate, {"KEY_A": "a", "KEY_B": "b"}, {})
+    assert [key.secret for key in keys] == ["a", "b", "a", "b"]
+    assert keys[0].shared is keys[2].shared is not keys[1].shared is keys[3].shared is not None

@@ -66,17 +66,21 @@ class Gcra:
 
         `rate` is in requests a second, infinite for none.
         """
-        rate = min(rate, self.ceiling)
+        self.sent += 1
+        departure = Departure(number=self.sent, left=now, written=now)
+        self.count(departure, rate)
+        return departure
+
+    def count(self, departure: Departure, rate: float = float("inf")) -> None:
+        """Count a request that leaves as another schedule let it, too; `rate` as above."""
+        rate, now = min(rate, self.ceiling), departure.left
         if rate != float("inf"):
             if self._full and rate == self.ceiling and not self._strict:
                 self._tat = max(self._tat, now - 1 / rate)
             elif now - self._tat > LATENESS:
                 self._tat = now
             self._tat += 1 / rate
-        self.sent += 1
-        departure = Departure(number=self.sent, left=now, written=now)
         self._wire.append(departure)
-        return departure
 
     def refused(self) -> None:
         """Keep the distance from now on, whatever was late."""

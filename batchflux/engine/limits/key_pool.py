@@ -30,10 +30,24 @@ PATIENCE = 900.0  # seconds
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Allowance:
+    """The user's limit for one key that several addresses are asked with: it holds for all of them together."""
+
+    schedule: Gcra = field(default_factory=Gcra)
+    keys: list[Key] = field(default_factory=list)
+
+    @property
+    def ahead(self) -> float:
+        """How many seconds those take, at the limit, that are still to leave."""
+        return sum(key.preparing for key in self.keys) / self.schedule.ceiling
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Key:
     """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches.
 
-    Of a fleet there is one for each address; `address` is "" where its provider has one only.
+    Of a fleet there is one for each address, and `shared` is what these have in common; `address` is "" where its
+    provider has one only.
 
     `rate` is the user's limit, requests in seconds; `learned` is what an earlier run found it to allow, from which it
     begins, and `found` what this run knows. It rests until `resting_until`, seconds of the clock, as the server said.
@@ -42,6 +56,7 @@ class Key:
     name: str
     secret: str | None = field(repr=False)
     address: str = ""
+    shared: Allowance | None = None
     rate: InitVar[tuple[float, float] | None] = None
     learned: InitVar[Learned | None] = None
     schedule: Gcra = field(init=False)
@@ -56,6 +71,9 @@ class Key:
     def __post_init__(self, rate: tuple[float, float] | None, learned: Learned | None) -> None:
         self.schedule = Gcra(*(rate or ()))
         self.finder = LimitFinder(learned)
+        if self.shared is not None:
+            self.shared.keys.append(self)
+            self.shared.schedule.retune(*(rate or (None,)))
 
     @property
     def found(self) -> Learned:
@@ -64,12 +82,38 @@ class Key:
 
     def retune(self, rate: tuple[float, float] | None) -> None:
         """Let another limit of the user's hold from now on. What was learned is forgotten."""
-        self.schedule.retune(*(rate or (None,)))
+        for schedule in self._schedules:
+            schedule.retune(*(rate or (None,)))
         self.finder.forget()
+
+    @property
+    def _schedules(self) -> tuple[Gcra, ...]:
+        return (self.schedule,) if self.shared is None else (self.schedule, self.shared.schedule)
+
+    def take(self, at: float) -> Departure:
+        """Count a request that leaves at `at`."""
+        departure = self.schedule.take(at, self.finder.rate(at))
+        if self.shared is not None:
+            self.shared.schedule.count(departure)
+        return departure
+
+    def departed(self, at: float) -> None:
+        """Count a request of an earlier run's, which left at `at`."""
+        for schedule in self._schedules:
+            schedule.departed(at)
+
+    def refused(self) -> None:
+        """Note a 429: what the limits that were told leave open is not taken up any more."""
+        for schedule in self._schedules:
+            schedule.refused()
+
+    def paced_at(self, now: float) -> float:
+        """Return the earliest time that the limits which were told let a request leave with this key."""
+        return max(self.resting_until, *(schedule.next_at(now) for schedule in self._schedules))
 
     def next_at(self, now: float) -> float:
         """Return the earliest time that a request may leave with this key; NEVER: with the next answer."""
-        at = max(self.resting_until, self.schedule.next_at(now))
+        at = self.paced_at(now)
         return at if self.place.down else max(at, self.finder.next_at(now))  # then one leaves at a time anyway
 
     def grant_at(self, now: float) -> float:
@@ -80,7 +124,8 @@ class Key:
         rate = min(self.finder.rate(now), self.schedule.ceiling)
         if 0 < room <= self.preparing:
             return NEVER
-        return self.next_at(now) + self.preparing / rate - LEAD
+        ahead = 0.0 if self.shared is None else self.shared.ahead
+        return self.next_at(now) + max(self.preparing / rate, ahead) - LEAD
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -107,7 +152,7 @@ class Lease:
         """Count the request as one that leaves at `at`."""
         self.preparing = False
         self.key.preparing -= 1
-        self.departure = self.key.schedule.take(at, self.key.finder.rate(at))
+        self.departure = self.key.take(at)
         self.key.finder.left(self.departure, at)
 
     def again(self) -> float:
@@ -116,8 +161,8 @@ class Lease:
         if self.departure is not None:
             key.finder.passed(self.departure, now)
             key.finder.gone(self.departure)
-        at = max(key.resting_until, key.schedule.next_at(now))
-        self.departure = key.schedule.take(at, key.finder.rate(at))
+        at = key.paced_at(now)
+        self.departure = key.take(at)
         key.finder.left(self.departure, at)
         return at - now
 

@@ -287,7 +287,7 @@ class RateLimiter:
             if lease.departure is not None:
                 cause = Cause.SLOTS if _SLOTS.search(error.message) else Cause.RATE
                 key.finder.refused(lease.departure, now, error.retry_after, cause)
-                key.schedule.refused()
+                key.refused()
             if lease.probe and error.retry_after:  # of a place that was down, it is all that is known
                 key.resting_until = max(key.resting_until, now + error.retry_after)
             self._outages.answered(key.place, self._loop.time())
