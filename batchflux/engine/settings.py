@@ -241,7 +241,7 @@ def rules_of(
 
 
 def keep_distance(keys: list[Key], last: float | None) -> None:
-    """Let each key keep the user's rate with what an earlier run sent last, at epoch second `last`.
+    """Let each key's first request keep the user's rate to what an earlier run sent last, at epoch second `last`.
 
     It counts for all keys, and as now when the clock was set back and `last` lies ahead.
     """

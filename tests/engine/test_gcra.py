@@ -66,27 +66,31 @@ def test_no_window_holds_more_over_runs_that_know_of_each_other_only_when_the_la
     assert most_in_a_window(written, 1.0) <= count
 
 
-def filled() -> Gcra:
-    """Two a second, of which two have left."""
-    pace = Gcra(2, 1.0)
-    for _ in range(2):
+def filled(count: int) -> Gcra:
+    """So many a second, of which as many have left."""
+    pace = Gcra(count, 1.0)
+    for _ in range(count):
         pace.take(pace.next_at(0.0), NEVER)
     return pace
 
 
 def test_one_interval_is_saved_up_once_the_last_are_remembered() -> None:
-    pace = filled()
+    pace = filled(3)
     pace.take(10.0, NEVER)
     assert pace.next_at(10.0) == 10.0
     pace.take(10.0, NEVER)
-    assert pace.next_at(10.0) == pytest.approx(10.0 + pace._window)
+    assert pace.next_at(10.0) == pytest.approx(10.0 + pace._window / 3)
 
 
-def test_who_refused_what_was_saved_up_sees_no_two_together_again() -> None:
-    pace = filled()
-    pace.refused()
+@pytest.mark.parametrize(("count", "refused"), [(3, True), (2, False)])
+def test_no_two_leave_together_where_one_was_refused_or_a_second_has_no_room_for_them(
+    count: int, *, refused: bool
+) -> None:
+    pace = filled(count)
+    if refused:
+        pace.refused()
     pace.take(10.0, NEVER)
-    assert pace.next_at(10.0) == pytest.approx(10.0 + pace._window / 2)
+    assert pace.next_at(10.0) == pytest.approx(10.0 + pace._window / count)
 
 
 def test_idle_time_saves_nothing_up() -> None:

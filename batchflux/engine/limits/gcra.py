@@ -2,9 +2,9 @@
 
 The interval of N requests in W seconds is (W + a) / N, with an allowance a so that N + 1 requests span more than W; and
 the last N are remembered by the moment they were on the wire: no window of W seconds holds more than N, whatever was
-late. Lateness of no more than `LATENESS` is made up for, so the rate is reached; idle time saves nothing up. Once N are
-remembered one interval is saved up, which lets two leave together where slots came free together. A server that then
-refuses one counts more strictly than was told: from there on all keep their distance.
+late. Lateness of no more than `LATENESS` is made up for, so the rate is reached; idle time saves nothing up. But where
+more than `PAIRS` a second are told, once N are remembered, one interval is saved up: two may leave together, as slots
+came free together. A server that refuses one counts more strictly than was told: from there on all keep their distance.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 LATENESS, LONGEST_LATENESS = 0.007, 0.05
+PAIRS = 2.0  # servers let a second's worth come at once, at the least
 MOST_REMEMBERED = 10_000
 
 
@@ -75,7 +76,7 @@ class Gcra:
         """Count a request that leaves as another schedule let it, too; `rate` as above."""
         rate, now = min(rate, self.ceiling), departure.left
         if rate != float("inf"):
-            if self._full and rate == self.ceiling and not self._strict:
+            if self._full and rate == self.ceiling > PAIRS and not self._strict:
                 self._tat = max(self._tat, now - 1 / rate)
             elif now - self._tat > LATENESS:
                 self._tat = now
@@ -94,4 +95,5 @@ class Gcra:
     def departed(self, at: float) -> None:
         """Count a request that left at `at` before this schedule began, maybe with one saved up."""
         if self.ceiling != float("inf"):
-            self._tat = max(self._tat, at + min(2 / self.ceiling, self._window))
+            distances = 2 if self.ceiling > PAIRS else 1
+            self._tat = max(self._tat, at + min(distances / self.ceiling, self._window))
