@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError, quoted
 from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, Split, job_id
-from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
+from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations, meaning, meanings
 from batchflux.manifest.reading.diagnostics import (
     check_sound,
     entry_fault,
@@ -26,7 +26,7 @@ from batchflux.manifest.reading.values import Template, is_nothing, is_template
 from batchflux.manifest.reading.yaml_nodes import Items, KeyPath, Scalar, Table, found
 from batchflux.manifest.rows import View, aliases, foreign, hint, tidied
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
-from batchflux.manifest.templates import Compiled, Renderer, compile_template
+from batchflux.manifest.templates import Compiled, ImagePath, Renderer, compile_template
 from batchflux.tables import Given, opened, table_format
 
 if TYPE_CHECKING:
@@ -293,6 +293,16 @@ class Plan:
             for name in rule:
                 if name not in self._names and self._names:
                     self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, self._names)}")
+        self._check_excluded()
+
+    def _check_excluded(self) -> None:
+        """Report what is to be left out and is not there: what was meant would be made, and paid for."""
+        for axis, values in zip(self.entry.axes, self._values, strict=False):
+            rules = [(index, rule[axis.name]) for index, rule in enumerate(self.entry.exclude) if axis.name in rule]
+            known = meanings(axis.name, values) if rules else {}
+            for index, text in rules:
+                if known and meaning(axis.name, text) not in known and (meant := _meant(axis, values, text)):
+                    self._report(f"exclude[{index}]", f"{quoted(text)} is no value of {axis.name}; {meant}")
 
     def _named(self) -> Iterator[str]:
         """Yield the names of columns and axes; the columns of the first row where each has its own."""
@@ -343,3 +353,14 @@ class Plan:
         known = None if self._known is None else self._known - {*self._names} | {*self._columns}
         compiled = None if text is None else self._compiled("where", text, known)
         return None if compiled is None else compiled.render
+
+
+def _meant(axis: Axis, values: Sequence[AxisValue], text: str) -> str | None:
+    """Return what an exclusion of no value of an axis may mean; None of a file or line that may have gone."""
+    if axis.kind == "range":
+        return f"allowed is {axis.given[0]} to {axis.given[1]}"
+    if axis.kind == "list":
+        return nearest(text, (value.text for value in values))
+    paths = (value.value for value in values if isinstance(value.value, ImagePath))
+    path = next((path for path in paths if text in {path.name, path.stem}), None)
+    return None if path is None else f"write {quoted(path)}"

@@ -169,6 +169,24 @@ def _range(given: object) -> tuple[int, int]:
     return first, last
 
 
+def meaning(axis: str, text: str) -> str:
+    """Return what a value of an axis says: where it sets a field, what that reads, so that `jpg` is `jpeg`."""
+    if axis not in READERS:
+        return text
+    try:
+        return str(READERS[axis](text))
+    except ValueError:  # which is a fault of its own
+        return text
+
+
+def meanings(axis: str, values: Sequence[AxisValue]) -> dict[str, set[str]]:
+    """Return the texts of an axis's values, by what they say."""
+    made: dict[str, set[str]] = {}
+    for value in values:
+        made.setdefault(meaning(axis, value.text), set()).add(value.text)
+    return made
+
+
 def combinations(
     names: Sequence[str], values: Sequence[Sequence[AxisValue]], exclude: Sequence[Mapping[str, str]], paired: int = 0
 ) -> Iterator[tuple[AxisValue, ...]]:
@@ -180,9 +198,10 @@ def combinations(
     together: Sequence[tuple[AxisValue, ...]] = list(zip(*values[free:], strict=True)) if paired else [()]
     at = {name: index for index, name in enumerate(names)}
     rules: dict[tuple[int, ...], set[tuple[str, ...]]] = {}  # by the axes they name, so that many rules are one look
+    known = {name: meanings(name, values[at[name]]) for name in set(itertools.chain(*exclude))}
     for rule in exclude:
-        pairs = sorted((at[name], text) for name, text in rule.items())
-        rules.setdefault(tuple(index for index, _ in pairs), set()).add(tuple(text for _, text in pairs))
+        pairs = sorted((at[name], known[name].get(meaning(name, text), ())) for name, text in rule.items())
+        rules.setdefault(tuple(index for index, _ in pairs), set()).update(itertools.product(*(of for _, of in pairs)))
     for single, tied in itertools.product(itertools.product(*values[:free]), together):
         combination = single + tied
         if not any(tuple(combination[index].text for index in indexes) in texts for indexes, texts in rules.items()):

@@ -46,6 +46,29 @@ def test_rows_come_first_then_the_matrix_last_axis_fastest(jobs: Jobs) -> None:
     assert [job.position for job in made] == list(range(12))
 
 
+def test_what_is_excluded_is_meant_as_its_field_reads_it(jobs: Jobs) -> None:
+    made = jobs(HEAD + """\
+  - prompt: x
+    matrix: {output_format: [png, jpg], aspect_ratio: [1:1, 16:9], seed: [7, 08]}
+    exclude: [{output_format: jpeg, aspect_ratio: " 1:1"}, {output_format: JPG, seed: 8}, {seed: +7}]
+""")  # fmt: skip
+    assert [(job.output_format, job.aspect_ratio, job.seed) for job in made] == [("png", "1:1", 8), ("png", "16:9", 8)]
+
+
+def test_what_is_excluded_and_not_there_is_a_fault(faults: Callable[[str], list[str]]) -> None:
+    """What was meant would be made, and paid for."""
+    found = faults(HEAD + """\
+  - prompt: "{{ light }}"
+    matrix: {light: [warm, cold], seed: {range: [1, 3]}, image: {glob: photos/*}}
+    exclude: [{light: wram, seed: 4}, {image: mug}, {image: photos/gone.jpg}]
+""")  # fmt: skip
+    assert found == [
+        'm.yaml:6: jobs[0].exclude[0]: "wram" is no value of light; did you mean "warm"? Allowed: cold, warm',
+        'm.yaml:6: jobs[0].exclude[0]: "4" is no value of seed; allowed is 1 to 3',
+        'm.yaml:6: jobs[0].exclude[1]: "mug" is no value of image; write "photos/mug.jpg"',
+    ]
+
+
 ROWS = ["title\ta\nMug\t9:16\n", "title,a\nMug,9:16\n", '{"title": "Mug", "a": "9:16"}\n']
 
 
