@@ -65,6 +65,13 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
+def test_paths_that_the_architecture_names_are_there() -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.py)", (ROOT / "batchflux/README.md").read_text(encoding="utf-8"))
+    gone = [path for path in named if not any((ROOT / top / path).exists() for top in (".", "batchflux"))]
+    assert not gone
+    assert len(named) > 20
+
+
 def test_the_readme_has_all_exit_codes_as_they_are() -> None:
     english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".readme/README.zh.md"))
     for code, meaning in EXIT_CODES.items():
