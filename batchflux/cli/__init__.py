@@ -61,6 +61,8 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches  # noqa: PLC0415  not needed when all is right
 
             close = get_close_matches(cmd_name.lower(), COMMANDS, n=1)
+            if cmd_name.lower().endswith((".yaml", ".yml")):
+                close = [f"batchflux run {cmd_name}"]
             meant = f" Did you mean {close[0]}?" if close else ""
             ctx.fail(f"No such command '{cmd_name}'.{meant}")
         found = import_module(f"batchflux.cli.{COMMANDS[cmd_name][0]}")

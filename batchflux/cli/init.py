@@ -25,6 +25,7 @@ from batchflux.planner import plan as make_plan
 from batchflux.providers import capabilities
 from batchflux.tables import Given, opened
 from batchflux.tables.cells import is_blank, trimmed
+from batchflux.tables.encodings import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -153,7 +154,7 @@ def _from(source: Path, base: Path, encoding: str | None) -> Iterator[dict[str, 
     if source.suffix.lower() in PICTURES:
         raise UsageError(f"{source} is a picture: name its folder ({source.parent}), or a table.")
     try:
-        table = opened(source, Given(encoding))
+        table = opened(source, Given(encoding and named(encoding)))
         columns, rows = _columns(table.source.rows(lambda _line, _message: None))
     except (ReadError, ValueError) as error:
         raise UsageError(

@@ -2,9 +2,8 @@
 
 Spent is what was certainly or possibly billed (unknown attempts stay reserved for ever), by all runs of the folder.
 A second limit may hold for what this run's own attempts cost. What an attempt may cost at most is reserved; what it
-did cost is settled. A reservation that ends wakes those who wait
-for money; only when nothing is out that could come back does the budget end the run. Amounts are whole nanounits, so
-nothing rounds.
+did cost is settled. A reservation that ends wakes those who wait for money; only when nothing is out that could come
+back does the budget end the run. Amounts are whole nanounits, so nothing rounds.
 """
 
 from __future__ import annotations

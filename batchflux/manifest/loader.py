@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from batchflux.secrets import Lookup
 
 Model = TypeVar("Model", bound=BaseModel)
+_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
 FREE = "x-"  # how keys at the top begin that are for anchors, and mean nothing
 PIPED, STDIN = "-", "<stdin>"
 MAX_PARTS = 16  # of a path on the command line
@@ -131,6 +132,9 @@ def _root(data: bytes, faults: Faults) -> Table:
 
 
 def _read(path: Path, display: str) -> bytes:
+    if path.suffix.lower() in _TABLES:
+        message = f"this is a table; write a manifest for it with: batchflux init --from {display}"
+        raise ManifestError([Fault(file=display, line=None, where="", message=message)])
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)

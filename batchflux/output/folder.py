@@ -44,7 +44,10 @@ def ledger_of(folder: Path) -> Path:
     """Return the ledger of an output folder; UsageError when there is none."""
     path = folder / LEDGER
     if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
-        raise UsageError(f"{folder} is no output folder: it has no {LEDGER}. Name the folder that a run wrote to.")
+        inside = min((below.parent for below in folder.glob(f"*/{LEDGER}")), default=None)
+        likely = "" if inside is None else f", as {inside}"
+        what = f"{folder} is no output folder: it has no {LEDGER}"
+        raise UsageError(f"{what}. Name the folder that a run wrote to{likely}.")
     return path
 
 

@@ -92,9 +92,12 @@ def _text(path: Path, named: str) -> str:
 
 
 def _assigned(path: Path) -> Mapping[str, str]:
-    """Return what a file of lines `NAME=value` assigns; ValueError where it cannot be read."""
-    from dotenv import dotenv_values  # noqa: PLC0415  most runs have no such file
+    """Return what a file of lines `NAME=value` assigns; ValueError where it, or a line of it, cannot be read."""
+    from dotenv.parser import parse_stream  # noqa: PLC0415  most runs have no such file
 
-    text = io.StringIO(_text(path, str(path)), newline=None)
-    pairs = dotenv_values(stream=text, interpolate=False)
+    lines = [*parse_stream(io.StringIO(_text(path, str(path)), newline=None))]
+    if wrong := next((line.original for line in lines if line.error), None):
+        blank = wrong.string[: -len(wrong.string.lstrip())].count("\n")  # lines in front, which count as its own
+        raise ValueError(f"{path}, of which line {wrong.line + blank} is no NAME=value; mend it")
+    pairs = {line.key: line.value for line in lines if line.key is not None}
     return {name: value.strip(_ENDS) for name, value in pairs.items() if value is not None}

@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from contextlib import closing, contextmanager, suppress
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError, quoted
@@ -27,6 +28,9 @@ _FORMULA = re.compile(  # a cell that has one, and no value or an empty one
 )
 _CELL = re.compile(rb'\br="(\w+)"')
 _ZEROS = re.compile(r"0{2,}")  # the format of a number that is shown with zeros in front
+_ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*("[^"]*"|'[^']*')""")
+_WORKBOOK = "xl/"
+_RELATIONS = f"{_WORKBOOK}_rels/workbook.xml.rels"
 _LONGEST = 16 << 10  # bytes of a cell with a formula
 BATCH = 1024  # rows of Parquet held at a time
 
@@ -118,7 +122,7 @@ class Sheet:
             sheets = [sheet for sheet in seen if self.name in {"", sheet.title}]
             for sheet in sheets:
                 if not self.name:
-                    self._check_reckoned(sheet._worksheet_path)  # noqa: SLF001  nothing public tells it
+                    self._check_reckoned(sheet.title)
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
                 for number, cells in enumerate(sheet.iter_rows(), start=1):
@@ -153,12 +157,37 @@ class Sheet:
             if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
                 raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
 
-    def _check_reckoned(self, sheet: str) -> None:
-        """Refuse a sheet, by its name in the file, that is read and has formulas of which it does not say the value."""
+    def _check_reckoned(self, title: str) -> None:
+        """Refuse a sheet that is read and has formulas of which it does not say what they come to."""
         with zipfile.ZipFile(self._path) as packed:
-            if (cell := _never_reckoned(packed, sheet)) is not None:
-                message = f"holds formulas that were never reckoned, as in cell {cell}"
-                raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+            for name in _files_of(packed, title):
+                if (cell := _never_reckoned(packed, name)) is not None:
+                    message = f"holds formulas that were never reckoned, as in cell {cell}"
+                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+def _files_of(packed: zipfile.ZipFile, title: str) -> list[str]:
+    """Return which file of a workbook a sheet is, or all that it may be; ECMA-376, part 1, 18.2.19, says where it says.
+
+    openpyxl knows, and does not tell.
+    """
+    names = packed.namelist()
+    sheets = [name for name in names if name.startswith(f"{_WORKBOOK}worksheets/")]
+    if not {f"{_WORKBOOK}workbook.xml", _RELATIONS} <= {*names}:
+        return sheets
+    targets = {one.get("Id"): one.get("Target", "") for one in _tags(packed.read(_RELATIONS), "Relationship")}
+    for one in _tags(packed.read(f"{_WORKBOOK}workbook.xml"), "sheet"):
+        target = targets.get(one.get("r:id"))
+        if one.get("name") == title and target is not None:
+            name = target.removeprefix("/") if target.startswith("/") else _WORKBOOK + target
+            return [name] if name in sheets else sheets
+    return sheets
+
+
+def _tags(xml: bytes, name: str) -> Iterator[dict[str, str]]:
+    """Yield the attributes of each tag of that name."""
+    for tag in re.finditer(rf"<(?:\w+:)?{name}\b([^>]*)>", xml.decode(errors="replace")):
+        yield {key: unescape(value[1:-1]) for key, value in _ATTRIBUTE.findall(tag[1])}
 
 
 def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:

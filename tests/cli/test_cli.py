@@ -73,6 +73,7 @@ def test_a_mistyped_command_is_guessed(word: str, meant: str) -> None:
     assert said.exit_code == 2
     assert f"Did you mean {meant}?" in said.output
     assert "Did you mean" not in CliRunner().invoke(cli, ["fly"]).output
+    assert "Did you mean batchflux run shop.yaml?" in CliRunner().invoke(cli, ["shop.yaml"]).output
 
 
 def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
@@ -96,6 +97,10 @@ def test_a_manifest_in_place_of_its_folder_and_a_folder_in_place_of_a_manifest(t
         ended = call(tmp_path, command, "shop.yaml")
         said = "shop.yaml is no output folder but a file: name the folder that a run wrote to, as out/shop.\n"
         assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", said)
+    for folder in ("out/shop", "out/spring"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "ledger.db").write_text("x")
+    assert call(tmp_path, "status", "out").stderr.endswith("Name the folder that a run wrote to, as out/shop.\n")
     assert "this is a folder; name the manifest" in call(tmp_path, "plan", ".").stderr
     assert "batchflux init --from ." in call(tmp_path, "init", ".").stderr
 

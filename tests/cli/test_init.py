@@ -94,6 +94,12 @@ def test_an_encoding_that_is_not_certain_is_asked_for(tmp_path: Path) -> None:
     assert begun(tmp_path, "t.csv", "--encoding", "gbk")[0]["encoding"] == "gbk"
 
 
+def test_an_encoding_that_there_is_none_of_is_said(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("sku\n1\n")
+    ended = init("--from", "p.csv", "--encoding", "klingon")
+    assert 'p.csv: found "klingon"; allowed is an encoding' in ended
+
+
 def test_a_folder_of_photos(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.PNG", "c.webp"):
         photo(tmp_path, f"photos/{name}")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ import pytest
 import yaml
 
 from batchflux.docs import TOPICS, page
+from batchflux.docs.screen import fitted
 from batchflux.errors import EXIT_CODES, UsageError
 from batchflux.manifest import schema
 from batchflux.providers import capabilities
 from batchflux.testing.inside import inside
+from tests.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +65,13 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
+def test_paths_that_the_architecture_names_are_there() -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.py)", (ROOT / "batchflux/README.md").read_text(encoding="utf-8"))
+    gone = [path for path in named if not any((ROOT / top / path).exists() for top in (".", "batchflux"))]
+    assert not gone
+    assert len(named) > 20
+
+
 def test_the_readme_has_all_exit_codes_as_they_are() -> None:
     english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".readme/README.zh.md"))
     for code, meaning in EXIT_CODES.items():
@@ -76,6 +86,31 @@ def test_docs_lists_topics_and_prints_a_page() -> None:
     assert (wrong.returncode, wrong.stderr) == (2, "There is no page 'erors'; did you mean errors?\n")
     with pytest.raises(UsageError, match="there are commands"):
         page("xyz")
+
+
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+ASIDE = re.compile(r"^(?: {4}|#).*", re.MULTILINE)  # code without a fence, headings
+MARKUP = re.compile(
+    r"<!--.*-->|\]\((?!http)[^)]*\)|^\|.*\n\|[ :|-]+$", re.MULTILINE
+)  # with a table's head, which may go
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_page_on_a_terminal_keeps_its_words_and_to_its_width(topic: str) -> None:
+    plain, shown = page(topic), fitted(page(topic), 80)
+    assert CODE.findall(shown) == CODE.findall(plain)
+    text = ASIDE.sub("", CODE.sub("", shown))
+    assert not [line for line in text.splitlines() if len(line) > 80 and " " in line.strip()]
+    there, kept = (Counter(re.findall(r"\w+", one)) for one in (MARKUP.sub("", plain), shown))
+    assert not there - kept
+
+
+def test_a_terminal_shows_a_page_without_a_line_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with Terminal(tmp_path, "docs", "limits") as terminal:
+        code, lines = terminal.end()
+    assert (code, terminal.screen.wrapped) == (0, [])
+    assert lines == [line for line in fitted(page("limits"), 80).splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

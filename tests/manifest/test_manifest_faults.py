@@ -79,6 +79,7 @@ def test_at_most_twenty_faults_are_shown(faults: Callable[[str | bytes], list[st
     ("path", "message"),
     [
         ("none.yaml", "the manifest does not exist; correct the path, or write one with: batchflux init"),
+        ("shop.csv", "this is a table; write a manifest for it with: batchflux init --from shop.csv"),
         (".", "this is a folder; name the manifest, a YAML file"),
     ],
 )

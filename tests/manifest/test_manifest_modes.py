@@ -11,6 +11,7 @@ from batchflux.capabilities import BatchTerms, Capabilities
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import Deadline, expand
 from batchflux.models import Cost
+from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -130,6 +131,13 @@ def test_what_an_answer_counts_has_the_price_of_a_batch(load: Load, both: tuple[
 )  # fmt: skip
 def test_what_a_mode_cannot_be(provider: str, expected: list[str], load: Load, both: tuple[Capabilities, ...]) -> None:
     assert found(load, both, one(provider)) == expected
+
+
+def test_all_apis_that_sell_batches_are_named(load: Load) -> None:
+    (said,) = found(load, capabilities(), one("name: fal, mode: batch"))
+    assert said.endswith("sells no batches; set mode: live, or use an API that does: gemini or openai")
+    (said,) = found(load, capabilities(), one("name: openai, model: flux, mode: batch"))
+    assert said.endswith('sells no batches of "flux"; set mode: live, or name another model')
 
 
 def test_what_a_batch_cannot_carry(load: Load, both: tuple[Capabilities, ...]) -> None:

@@ -67,6 +67,13 @@ def test_a_file_is_read_as_other_tools_read_it(tmp_path: Path, line: bytes, valu
     assert found(tmp_path, {}) == value
 
 
+@pytest.mark.parametrize(("text", "line"), [("A=1\n\nnot so\n", 3), ('\n A = 1\nB="x\nC=2\n', 3), ("nor this", 1)])
+def test_a_line_that_assigns_nothing_is_said(tmp_path: Path, text: str, line: int) -> None:
+    (tmp_path / "k.env").write_text(text)
+    with pytest.raises(UsageError, match=rf"^--env-file: .*k\.env, of which line {line} is no NAME=value; mend it$"):
+        Secrets({}, tmp_path, tmp_path / "k.env")
+
+
 def test_a_plan_needs_no_key_and_a_run_does(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(MANIFEST)

@@ -40,13 +40,18 @@ def mode_faults(provider: ProviderConfig, offers: Sequence[Capabilities], *, sha
 
 def sells_none(provider: ProviderConfig, offers: Sequence[Capabilities], model: str = "") -> str:
     """Say that an API sells no batches, or none of a model, by default the provider's."""
-    some = any(offer.api == provider.api and offer.batch is not None for offer in offers)
+    some = any(offer.api == provider.api and _sells(offer) for offer in offers)
     return f"the API {provider.api} sells no batches" + (f" of {quoted(model or provider.model)}" if some else "")
+
+
+def _sells(offer: Capabilities) -> bool:
+    """Whether an API sells batches: of any model, or of its own ones."""
+    return offer.batch is not None or offer.for_model(offer.model).batch is not None
 
 
 def _elsewhere(provider: ProviderConfig, offers: Sequence[Capabilities]) -> str:
     """Return who sells some: another model, or another API."""
-    sellers = sorted({offer.api for offer in offers if offer.batch is not None})
+    sellers = sorted({offer.api for offer in offers if _sells(offer)})
     if provider.api in sellers:
         return ", or name another model"
     return f", or use an API that does: {either(tuple(sellers))}" if sellers else ""
