@@ -43,7 +43,7 @@ def test_a_sample_with_limits_of_its_own(tmp_path: Path) -> None:
     ]
     ended = call(tmp_path, "run", "m.yaml", "--no-progress", *given)
     assert ended.returncode == 3, ended.stderr
-    assert "batchflux run m.yaml --sample 3 --concurrency 1 --rate 600/minute --budget 2" in ended.stdout
+    assert "batchflux run m.yaml --sample 3 --concurrency 1 --rate 600/minute --set limits.budget=MORE" in ended.stdout
     assert len(list((tmp_path / "out/m/images").iterdir())) == 2
     ended = call(tmp_path, "run", "m.yaml", "--no-progress", "--sample", "3")
     assert ended.returncode == 0, ended.stderr
