@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EACH = 2
 KINDS = (("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"))
 REMEDY = re.compile(
-    r"(free space|make room|check the disk|repair|restore|put it back|mount it writable|make the folder writable|move (it|that file|that folder) away)"
+    r"(free space|make room|check the disk|repair|restore|put it back|mount it writable|make the folder writable)"
 )
 
 
