@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
 from batchflux.ledger.tables import prepare_reading
+from batchflux.output.durable import remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,9 +306,22 @@ def explained(path: Path, error: Exception) -> StorageError:
     if code in _NO_LOCKS:
         what = f"The file system of the ledger {path} has no working locks ({error})"
         return StorageError(f"{what}: move the folder to a local disk, then run again to continue.")
-    broken = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
-    remedy = "check the disk" if broken else "free space or repair the folder's permissions"
-    return StorageError(f"The ledger {path} cannot be written ({error}): {remedy}, then run again to continue.")
+    return StorageError(
+        f"The ledger {path} cannot be written ({error}): {remedy_for(error)}, then run again to continue."
+    )
+
+
+def remedy_for(error: Exception) -> str:
+    """Return what to do about an error by which a ledger could not be written, as an order."""
+    if isinstance(error, OSError):
+        return remedy_of(error)
+    code = getattr(error, "sqlite_errorcode", 0)
+    broken = "free space or check the disk" if code == sqlite3.SQLITE_IOERR_WRITE else "check the disk"
+    return {
+        sqlite3.SQLITE_FULL: "free space",
+        sqlite3.SQLITE_CANTOPEN: "see that its folder is there and can be written to",
+        sqlite3.SQLITE_IOERR: broken,
+    }.get(code & 0xFF, "make the folder writable")
 
 
 def damaged(path: Path, what: str) -> StorageError:

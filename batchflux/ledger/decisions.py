@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from batchflux.errors import StorageError
-from batchflux.ledger.connection import begin_beside, beside
+from batchflux.ledger.connection import begin_beside, beside, remedy_for
 from batchflux.ledger.reviews import (
     Again,
     Review,
@@ -122,9 +122,7 @@ def _in_transaction(path: Path, work: Callable[[sqlite3.Connection, bool], T]) -
             result = work(connection, FolderLock(path.parent).is_held())
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise StorageError(
-                f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
-            ) from error
+            raise StorageError(f"The ledger {path} cannot be written ({error}): {remedy_for(error)}.") from error
     return result
 
 

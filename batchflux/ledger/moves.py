@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
 from batchflux.output.base import ALL_SUFFIXES, REPLACED, SPOOL, next_names
-from batchflux.output.durable import sync_folder
+from batchflux.output.durable import remedy_of, sync_folder
 
 if TYPE_CHECKING:
     import sqlite3
@@ -101,10 +101,8 @@ def _renaming(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"Files in {root} cannot be renamed to follow the manifest ({error.strerror}): repair the folder's "
-            "permissions, then run again."
-        ) from error
+        what = f"Files in {root} cannot be renamed to follow the manifest ({error.strerror})"
+        raise StorageError(f"{what}: {remedy_of(error)}, then run again.") from error
 
 
 def _take_up(source: Path, transit: Path) -> bool:

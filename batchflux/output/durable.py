@@ -25,13 +25,18 @@ _CAUSES = {
     errno.ENOSPC: ("the disk is full", "free space"),
     errno.EDQUOT: ("the disk quota is used up", "free space or raise the quota"),
     errno.EFBIG: ("the file would be larger than the limit for files", "raise the limit"),
-    errno.EROFS: ("the file system is read-only", "mount it writable or choose another folder with --out"),
+    errno.EROFS: ("the file system is read-only", "mount it writable"),
     errno.EACCES: ("permission denied", "make the folder writable"),
     errno.EPERM: ("permission denied", "make the folder writable"),
     errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) or lower limits.concurrency"),
     errno.ENFILE: ("too many files are open on this system", "raise its limit or close other programs"),
-    errno.ENOENT: ("the output folder is gone", "put it back or choose another with --out"),
+    errno.ENOENT: ("the folder is gone", "put it back"),
+    errno.ENOTDIR: ("a file is where a folder should be", "move that file away"),
+    errno.EISDIR: ("a folder is where a file should be", "move that folder away"),
+    errno.EEXIST: ("something else lies there", "move it away"),
 }
+_UNNAMED = "check the disk"
+_TAKEN = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST})  # it says what is to be moved away
 NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
 _FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, whose fsync ends in the disk's own cache
 _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file systems; their renames last without
@@ -49,8 +54,15 @@ def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
         if named_by_job and error.errno in NAME_FAULTS:
             message = f"{place} cannot be a file ({error.strerror}); change output.file_name or the job's id"
             raise JobError(Code.INVALID_REQUEST, message) from error
-        cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or "input/output error", "check the disk"))
+        if error.errno in _TAKEN:
+            place = error.filename2 or error.filename or place
+        cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or "input/output error", _UNNAMED))
         raise StorageError(f"cannot write {place}: {cause}; {remedy}, then run again") from error
+
+
+def remedy_of(error: OSError) -> str:
+    """Return what to do about what the operating system refused to write, as an order."""
+    return _CAUSES.get(error.errno or 0, ("", _UNNAMED))[1]
 
 
 def unreadable(path: Path, error: OSError) -> StorageError:

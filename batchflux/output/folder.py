@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.failpoints import reach
 from batchflux.output.base import ANSWERS, IMAGES, LEDGER, LOCK, REJECTED, REPLACED, RESULTS, SPOOL
-from batchflux.output.durable import sync_file, sync_folder
+from batchflux.output.durable import remedy_of, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ class FolderLock:
             self._descriptors = [os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)]
         except OSError as error:
             what = f"The output folder {folder} cannot be used ({error.strerror})"
-            raise UsageError(f"{what}: choose another with --out, or repair its permissions.") from error
+            raise UsageError(f"{what}: choose another with --out, or {remedy_of(error)}.") from error
         try:
             _take(self._descriptors[0])
             self._guarded = self._take_folder(folder)
@@ -218,6 +218,4 @@ def write_whole(path: Path, text: str) -> None:
 
 def unwritable(path: Path, error: OSError, more: str = ".") -> StorageError:
     """Return what to raise where one of the run's own files cannot be written; `more` ends the sentence."""
-    return StorageError(
-        f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again{more}"
-    )
+    return StorageError(f"{path} cannot be written ({error.strerror}): {remedy_of(error)}, then run again{more}")

@@ -17,6 +17,7 @@ from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
 from batchflux.output.base import IMAGES, REPORT
+from batchflux.output.durable import remedy_of
 from batchflux.output.folder import iso, ledger_of
 from batchflux.report.content import base_of, page_header, page_nights, page_rows
 from batchflux.report.page import build_page
@@ -76,8 +77,8 @@ def write_report(
         except OSError as error:
             with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
                 temporary.unlink(missing_ok=True)
-            remedy = "free space or repair its permissions, then try again."
-            raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
+            what = f"{path} cannot be written ({error.strerror})"
+            raise StorageError(f"{what}: {remedy_of(error)}, then try again.") from error
         if not has_dataset(folder):
             write_dataset(folder, connection)
     return Report(path, len(numbers), small.made, tuple(small.missing), small.unread, until)

@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from batchflux.errors import StorageError, UsageError
 from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.output.base import REFERENCES, THUMBS
+from batchflux.output.durable import remedy_of
 from batchflux.photos import heic, joined, on_disk
 from batchflux.provenance import carries
 from batchflux.redaction import redacted
@@ -272,7 +273,7 @@ def shrink(source: Path | bytes | None, target: Path, side: int) -> bool:
     except OSError as error:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is to be removed
             beside.unlink(missing_ok=True)
-        verb, remedy = "take", "free space or repair its permissions"
+        verb, remedy = "take", remedy_of(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
             verb, remedy = "hold", "move it away"
         says = f"{target.parent} cannot {verb} thumbnails ({error.strerror}): {remedy}, then make the report again."

@@ -24,6 +24,7 @@ from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
+from batchflux.output.durable import remedy_of
 from batchflux.transport.body import Body
 from batchflux.transport.connecting.connections import MIB, UNKNOWN_TO_PROXY, TransportOptions, Until
 from batchflux.transport.connecting.ssrf import Allowed
@@ -222,4 +223,4 @@ class _Spool:
             raise
         except OSError as error:
             what = f"cannot keep a download in {self._folder}: {error.strerror}"
-            raise StorageError(f"{what}; make room or make the folder writable, then run again") from None
+            raise StorageError(f"{what}; {remedy_of(error)}, then run again") from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import StorageError
-from batchflux.ledger.connection import BATCH, Database, connect, wal_is_safe
+from batchflux.ledger.connection import BATCH, Database, connect, explained, wal_is_safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,7 +254,7 @@ def test_a_damaged_ledger_is_told_from_a_full_disk(tmp_path: Path) -> None:
 
 def test_a_folder_as_the_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
-    with pytest.raises(StorageError, match=r"ledger\.db cannot be written \(.*Is a directory"):
+    with pytest.raises(StorageError, match=r"ledger\.db cannot be written \(.*Is a directory.*\): move that folder"):
         connect(tmp_path / "ledger.db")
 
 
@@ -267,7 +267,7 @@ async def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     database = Database(tmp_path / "l.db")
     await database.submit(make_table)
     await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 3").fetchone())
-    with pytest.raises(StorageError, match=r"database or disk is full\): free space .*run again to continue"):
+    with pytest.raises(StorageError, match=r"database or disk is full\): free space, then run again to continue"):
         await database.submit(lambda connection: [add(number)(connection) for number in range(5000)])
     await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert await database.submit(add(9999)) == 99990
@@ -346,3 +346,20 @@ async def test_a_folder_that_goes_in_the_midst_of_a_write_is_told_from_a_broken_
     with pytest.raises(StorageError, match=says):
         await database.submit(removed_then_broken)
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (sqlite3.SQLITE_FULL, "free space"),
+        (sqlite3.SQLITE_CANTOPEN, "see that its folder is there and can be written to"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, "make the folder writable"),
+        (sqlite3.SQLITE_IOERR_WRITE, "free space or check the disk"),
+        (sqlite3.SQLITE_IOERR_READ, "check the disk"),
+    ],
+)
+def test_what_sqlite_cannot_do_is_said_with_its_remedy(tmp_path: Path, code: int, remedy: str) -> None:
+    error = sqlite3.OperationalError("it says so")
+    error.sqlite_errorcode = code
+    says = f"The ledger {tmp_path} cannot be written (it says so): {remedy}, then run again to continue."
+    assert str(explained(tmp_path, error)) == says

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.output.durable import make_folders, move, storing, sync_folder, write_new
+from batchflux.output.durable import NAME_FAULTS, make_folders, move, storing, sync_folder, write_new
 
 PLACE = Path("out/images/mug.png")
 
@@ -21,17 +21,18 @@ PLACE = Path("out/images/mug.png")
         (errno.ENOSPC, "the disk is full; free space"),
         (errno.EDQUOT, "the disk quota is used up; free space or raise the quota"),
         (errno.EFBIG, "the file would be larger than the limit for files; raise the limit"),
-        (errno.EROFS, "the file system is read-only; mount it writable or choose another folder with --out"),
+        (errno.EROFS, "the file system is read-only; mount it writable"),
         (errno.EACCES, "permission denied; make the folder writable"),
         (errno.EMFILE, "too many files are open; raise the limit (ulimit -n) or lower limits.concurrency"),
-        (errno.ENOENT, "the output folder is gone; put it back or choose another with --out"),
+        (errno.ENOENT, "the folder is gone; put it back"),
+        (errno.ENOTDIR, "a file is where a folder should be; move that file away"),
         (errno.EIO, "Input/output error; check the disk"),
         (errno.ENAMETOOLONG, "File name too long; check the disk"),
     ],
 )
 @pytest.mark.parametrize("named_by_job", [True, False])
 def test_what_the_system_refuses_is_said_with_its_remedy(number: int, said: str, *, named_by_job: bool) -> None:
-    if named_by_job and number == errno.ENAMETOOLONG:
+    if named_by_job and number in NAME_FAULTS:
         pytest.skip("then it is the job's fault, see below")
     with pytest.raises(StorageError) as caught, storing(PLACE, named_by_job=named_by_job):
         raise OSError(number, os.strerror(number))

@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) ->
         FolderLock(tmp_path / "file" / "out").acquire()
     assert str(caught.value) == (
         f"The output folder {tmp_path / 'file' / 'out'} cannot be used (Not a directory): "
-        "choose another with --out, or repair its permissions."
+        "choose another with --out, or move that file away."
     )
 
 
@@ -189,7 +189,7 @@ def test_the_log_is_one_object_a_line_and_goes_on_in_the_next_run(tmp_path: Path
 
 
 def test_a_log_that_cannot_be_opened_is_told_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"run\.log cannot be written \(Is a directory\): free space or"):
+    with pytest.raises(StorageError, match=r"run\.log cannot be written \(Is a directory\): move that folder away"):
         RunLog(tmp_path_with_folder(tmp_path))
 
 

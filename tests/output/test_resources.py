@@ -51,7 +51,7 @@ def test_a_file_system_that_does_not_tell_is_no_full_one(tmp_path: Path, free: C
 
 def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
     error = LowWaterMark(tmp_path / "gone").check(1)
-    assert "the output folder is gone; put it back" in str(error)
+    assert "the folder is gone; put it back" in str(error)
 
 
 def test_a_run_that_needs_more_open_files_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

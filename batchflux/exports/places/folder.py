@@ -14,7 +14,7 @@ from batchflux.errors import FolderBusy, UsageError
 from batchflux.exports.places.base import MARKER, THREADS, Pictures, marker, said
 from batchflux.failpoints import reach
 from batchflux.output.base import TEMPORARY
-from batchflux.output.durable import storing, sync_file, sync_folder, unreadable
+from batchflux.output.durable import remedy_of, storing, sync_file, sync_folder, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,8 +45,8 @@ class Destination:
             self._sweep()
         except OSError as error:
             self._leave()
-            remedy = "choose another, or repair its permissions"
-            raise UsageError(f"The folder {self.folder} cannot be had ({error.strerror}): {remedy}.") from error
+            what = f"The folder {self.folder} cannot be had ({error.strerror})"
+            raise UsageError(f"{what}: choose another, or {remedy_of(error)}.") from error
         except BaseException:
             self._leave()
             raise
