@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from batchflux.errors import UsageError
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 20  # bytes of a file that is looked into
 _ENDS = "\r\n"
+
+
+class _Assigned(NamedTuple):
+    """What a file of lines `NAME=value` assigns, and what is wrong with a line that assigns nothing."""
+
+    values: Mapping[str, str]
+    fault: str | None
+
+
+_NOTHING = _Assigned({}, None)
 
 
 class Lookup(Protocol):
@@ -36,7 +46,7 @@ class Secrets:
         self._environ = environ
         self._beside = beside / ".env"
         try:
-            self._given = {} if env_file is None else _assigned(env_file)
+            self._given = _NOTHING if env_file is None else _assigned(env_file)
         except ValueError as error:
             raise UsageError(f"--env-file: {error}") from None
 
@@ -50,12 +60,16 @@ class Secrets:
             credential = Path(folder) / name
             if credential.exists():
                 return _text(credential, str(credential)).strip(_ENDS)
-        found = self._given.get(name)
-        return self._own.get(name) if found is None else found
+        files = self._given, self._own
+        found = next((file.values[name] for file in files if name in file.values), None)
+        fault = next((file.fault for file in files if file.fault is not None), None)
+        if found is None and fault is not None:
+            raise ValueError(fault)  # the line may be the one that was meant to assign it
+        return found
 
     @cached_property
-    def _own(self) -> Mapping[str, str]:
-        return _assigned(self._beside) if self._beside.is_file() else {}
+    def _own(self) -> _Assigned:
+        return _assigned(self._beside) if self._beside.is_file() else _NOTHING
 
 
 def wrong_key(name: str, secrets: Lookup) -> str | None:
@@ -91,13 +105,14 @@ def _text(path: Path, named: str) -> str:
         raise ValueError(f"{named}, which cannot be read ({why}); mend it") from None
 
 
-def _assigned(path: Path) -> Mapping[str, str]:
-    """Return what a file of lines `NAME=value` assigns; ValueError where it, or a line of it, cannot be read."""
+def _assigned(path: Path) -> _Assigned:
+    """Return what a file of lines `NAME=value` assigns; ValueError where it cannot be read."""
     from dotenv.parser import parse_stream  # noqa: PLC0415  most runs have no such file
 
     lines = [*parse_stream(io.StringIO(_text(path, str(path)), newline=None))]
+    fault = None
     if wrong := next((line.original for line in lines if line.error), None):
         blank = wrong.string[: -len(wrong.string.lstrip())].count("\n")  # lines in front, which count as its own
-        raise ValueError(f"{path}, of which line {wrong.line + blank} is no NAME=value; mend it")
+        fault = f"{path}, of which line {wrong.line + blank} is no NAME=value; mend it"
     pairs = {line.key: line.value for line in lines if line.key is not None}
-    return {name: value.strip(_ENDS) for name, value in pairs.items() if value is not None}
+    return _Assigned({name: value.strip(_ENDS) for name, value in pairs.items() if value is not None}, fault)
