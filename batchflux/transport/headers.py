@@ -33,6 +33,8 @@ def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | N
     now = _date_of(headers, now)
     asked = headers.get("retry-after", "").strip()
     seconds = float(asked) if _NUMBER.fullmatch(asked) else _until(asked, now)
+    if seconds is None and _NUMBER.fullmatch(in_ms := headers.get("retry-after-ms", "").strip()):
+        seconds = float(in_ms) / 1000
     if seconds is None and status == TOO_MANY_REQUESTS:
         seconds = _reset(headers, now)
     return _bounded(seconds)

@@ -10,6 +10,7 @@ long text is read.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,7 @@ def test_where_in_a_body_the_error_is_looked_for(body: str, code: Code) -> None:
         ({"code": "odd"}, 200, Code.SERVER),
     ],
 )
-def test_what_is_trusted_before_what(fields: dict[str, str], status: int, code: Code) -> None:
+def test_what_is_trusted_before_what(fields: dict[str, Any], status: int, code: Code) -> None:
     assert from_complaints([Complaint(**fields)], status=status).code is code
 
 

@@ -193,3 +193,33 @@ def test_an_error_body_is_read_to_a_megabyte(answer: Callable[..., Any], make_jo
 
     assert answer(make_job(), endless(), status=500).code is Code.SERVER
     assert taken == 10
+
+
+@pytest.mark.parametrize(
+    ("body", "wait"),
+    [
+        ({"error": {"message": "slow down", "code": "rate_limit_exceeded", "retry_after": 7}}, 7),
+        ({"error": {"message": "slow down", "code": "rate_limit_exceeded"}, "retry_after": "7.5"}, 7.5),
+        ({"error": "too many requests", "retryAfter": "7s"}, 7),
+        ({"detail": "throttled", "retry_after_seconds": 7.5}, 7.5),
+        (
+            {"error": {"status": "RESOURCE_EXHAUSTED", "message": "rate limit", "details": [{"retryDelay": "29.7s"}]}},
+            29.7,
+        ),
+        ({"error": {"message": "rate limit", "retry_after": True}}, None),
+        ({"error": {"message": "rate limit", "retry_after": 0}}, None),
+        ({"error": {"message": "rate limit", "retry_after": 1_796_076_266}}, None),
+        ({"error": {"message": "rate limit", "retry_after": "soon", "details": ["x"]}}, None),
+    ],
+)
+def test_a_wait_that_a_field_asks_for_is_told(
+    answer: Callable[..., Any], make_job: Callable[..., Job], body: dict[str, Any], wait: float | None
+) -> None:
+    for style, status in ((style, status) for style in STYLES for status in (200, 429)):
+        if status == 429 or "error" in body:
+            got = answer(make_job(style=style), json.dumps(body).encode(), status=status)
+            assert (got.code, got.retry_after) == (Code.RATE_LIMITED, wait)
+
+
+def test_a_wait_that_a_header_asks_for_comes_first() -> None:
+    assert from_answer(429, {"retry-after": "3"}, '{"error": {"retry_after": 7}}').retry_after is None

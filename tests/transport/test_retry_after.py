@@ -45,6 +45,21 @@ def test_retry_after(text: str, seconds: float | None) -> None:
     assert wait_asked(503, {"retry-after": text, "date": DATE}, NOW) == seconds
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 2.0),
+        ({"retry-after-ms": "1500", "retry-after": "soon"}, 1.5),
+        ({"retry-after-ms": "soon"}, None),
+    ],
+)
+def test_a_wait_in_milliseconds_counts_where_none_in_seconds_does(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert wait_asked(429, headers, NOW) == seconds
+
+
 def test_a_date_without_the_answers_own_date_counts_from_now() -> None:
     now = wait_asked(503, {"retry-after": DATE}, 1_795_500_000.0 - 10)
     later = wait_asked(503, {"retry-after": DATE}, 1_795_500_000.0)

@@ -39,6 +39,8 @@ ANSWER_KEYS = (
 """Keys at the top of an answer that may hold the picture."""
 _STATUS_BLOCKS = {"base_resp": ("status_code", "status_msg"), "header": ("code", "message")}
 """Objects that tell how it went: where they stand, and their keys of the code (0: well) and of the words."""
+_WAITS = ("retry_after", "retryAfter", "retry_after_seconds", "retryDelay")
+_WAIT = re.compile(r"(\d{1,4}(?:\.\d{0,9})?) ?s?(?:ec(?:ond)?s?)?", re.ASCII)
 _ERROR_STATUS = range(400, 600)
 _PAGE = re.compile(
     r"(?:<\?xml[^<>]{0,200}>\s{0,20})?<(?:!doctype|(?:html|head|body|title|center|h\d|meta|script)\b)", re.IGNORECASE
@@ -148,11 +150,15 @@ _FORBIDDEN, _PROXY = 403, 407
 
 
 class Complaint(NamedTuple):
-    """One layer: `code` and `type` in lower case with `_` for blanks and hyphens, empty when absent."""
+    """One layer: `code` and `type` in lower case with `_` for blanks and hyphens, empty when absent.
+
+    `wait` is for how many seconds it asks to wait, where a field of its own says so.
+    """
 
     code: str = ""
     type: str = ""
     message: str = ""
+    wait: float | None = None
 
 
 def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]:
@@ -166,6 +172,8 @@ def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]
     error = value.get("error") or value.get("errors")
     if isinstance(error, dict | list | str) and error:
         inner = _layers(error, _DEEPEST)
+        if wait := _wait_in(value):
+            inner = (*inner, Complaint(wait=wait))
         # `{"error": "prompt_blocked", "message": "why"}` says more around the error than in it.
         around = {key: item for key, item in value.items() if key != "error"}
         return (*inner, *_layers(around, 1)) if isinstance(error, str) else inner
@@ -211,10 +219,21 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
         return ()
     kind = error.get("type") or (error["status"] if isinstance(error.get("status"), str) else "")
     said = next((error[key] for key in _MESSAGES if error.get(key)), "")
-    here = Complaint(code=_name(error.get("code")), type=_name(kind), message=said if isinstance(said, str) else "")
+    words = said if isinstance(said, str) else ""
+    here = Complaint(code=_name(error.get("code")), type=_name(kind), message=words, wait=_wait_in(error))
     deeper = _layers(said, depth - 1)[1 if isinstance(said, str) else 0 :]
     nested = error.get("error")
     return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, dict) else ()))
+
+
+def _wait_in(error: Mapping[str, Any]) -> float | None:
+    """Return the seconds to wait that an object names, or Google's RetryInfo among its details; None when none."""
+    details = error.get("details")
+    held = [error, *(one for one in (details if isinstance(details, list) else ())[:10] if isinstance(one, dict))]
+    told = (
+        _WAIT.fullmatch(str(one[key])) for one in held for key in _WAITS if isinstance(one.get(key), str | int | float)
+    )
+    return next((seconds for wait in told if wait and (seconds := float(wait[1]))), None)
 
 
 def _name(value: Any) -> str:
@@ -253,6 +272,7 @@ def from_answer(
     `paid`: whether the step may cost money; a free one is repeated where a paid one is left `unknown`.
     """
     error = _from_answer(status, headers, text, hide, paid=paid)
+    error.retry_after = None if "retry-after" in headers else error.retry_after
     error.itself = status not in _UNAVAILABLE
     waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
     return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
@@ -297,7 +317,8 @@ def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, 
     message = tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide)
     if code is Code.SERVER and name not in _NAMES and name.partition(":")[0] in _ENDS:
         return JobError(Code.NO_IMAGE, message, final=True)
-    return JobError(code, message, billed=code is Code.UNKNOWN)
+    wait = next((layer.wait for layer in complaints if layer.wait), None)
+    return JobError(code, message, billed=code is Code.UNKNOWN, retry_after=wait)
 
 
 def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:
