@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 HEADER_AGAIN = "the row says the same as the header, and would be a job of its own; remove it"
 _REASONS = {  # part of what the parser says → what is to be done
-    "new-line": "a line end in a cell without quotes",
+    "new-line": "a line end in a cell without quotes; put it in quotes, or save the file with one kind of line ends",
     "expected after": 'a text goes on behind a closing quote; write quotes inside a cell twice, as "a 12"" mug"',
     "unexpected end": "a quote opens here and is never closed; close it, or write it twice inside a cell in quotes",
 }

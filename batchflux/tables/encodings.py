@@ -98,12 +98,12 @@ def _zeros(head: bytes) -> str | None:
 
 
 def _line_end(head: str) -> str:
-    """Return what ends the first line: CR where no LF follows it."""
+    """Return what ends the first line: CR where no LF follows; some programs write CRCRLF."""
     inside = False
     for at, char in enumerate(head):
         inside ^= char == '"'
         if char in {CR, LF} and not inside:
-            return CR if char == CR and head[at + 1 : at + 2] not in {LF, ""} else LF
+            return CR if char == CR and head[at:].lstrip(CR)[:1] not in {LF, ""} else LF
     return CR if CR in head and LF not in head else LF
 
 

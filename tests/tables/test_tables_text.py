@@ -40,6 +40,7 @@ WORDS = st.sampled_from(
         (EUROPE.replace(";", "\t").encode("utf-16-be"), {"delimiter": "tab", "encoding": "utf-16-be"}),
         (EUROPE.replace(";", "|").encode("utf-32"), {"delimiter": "bar", "encoding": "utf-32-le"}),
         (EUROPE.replace(";", ",").replace("\r\n", "\r").encode(), {}),
+        (EUROPE.replace(";", ",").replace("\r\n", "\r\r\n").encode(), {}),
         (EUROPE.replace(";", ",").replace("\r\n", ",\r\n").encode(), {"unnamed_columns": 1}),
         (EUROPE.replace(";", ",").encode() + b",,\r\n ,\xc2\xa0,\r\n", {"blank_rows": 2}),
         (b",sku,title,seed\n0,A1,tasse \xc3\xa0 caf\xc3\xa9,42.0\n1,B2,cr\xc3\xa8me br\xc3\xbbl\xc3\xa9e,7.0\n",
