@@ -33,7 +33,10 @@ _SHOP = (
     click.option("--name", metavar="TEMPLATE", help=f"shop: what a picture is called, else '{NAME}'."),
     click.option("--product", metavar="TEMPLATE", help="shop: which product it shows, else the tag sku, or the id."),
     click.option(
-        "--max-side", type=click.IntRange(16, 10_000), help=f"shop: the longest side, else {MAX_SIDE} pixels."
+        "--max-side",
+        metavar="PIXELS",
+        type=click.IntRange(16, 10_000),
+        help=f"shop: the longest side, else {MAX_SIDE} pixels.",
     ),
     click.option("--max-bytes", metavar="SIZE", help=f"shop: the largest file, else {MAX_BYTES}."),
     click.option("--square", type=click.Choice(["pad", "crop"]), help="shop: make it square; as --ratio 1:1 --fit."),

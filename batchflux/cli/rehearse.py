@@ -105,7 +105,14 @@ class Rehearsed:
 
 @click.command("rehearse")
 @manifest_options
-@click.option("--nights", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many are rehearsed.")
+@click.option(
+    "--nights",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="How many are rehearsed.",
+)
 @click.option("--at", metavar="TIME", callback=_at, help='When the night begins: "22:00", or 2h from now. Else now.')
 @click.option(
     "--from",

@@ -67,7 +67,9 @@ if TYPE_CHECKING:
 )
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
 @click.option("--on", metavar="ray[://ADDRESS]", help="Send requests and fetch pictures from the nodes of Ray.")
-@click.option("--workers", type=click.IntRange(1, 1000), help="Workers on the cluster; left out, one on each node.")
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(1, 1000), help="Workers on the cluster; left out, one on each node."
+)
 def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **given: Any) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 

@@ -26,11 +26,14 @@ _tell = partial(click.echo, err=True)
 @click.argument("out", type=OutputFolder())
 @click.option(
     "--host",
+    metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
     help="Address to listen on; left out, only this machine can connect.",
 )
-@click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--port", metavar="PORT", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
 @click.option(
     "--token",
     metavar="NAME",
@@ -78,8 +81,10 @@ async def _serve_review(out: Path, host: str, port: int, token: str | None, *, o
 
 
 @click.command("simulate")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", metavar="PORT", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
 @click.option(
     "--faults",
     type=click.Path(path_type=Path, dir_okay=False),

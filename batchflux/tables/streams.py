@@ -107,6 +107,8 @@ def chunks(path: Path, *, zipped: bool) -> Iterator[bytes]:
         while True:
             try:
                 chunk = stream.read1(CHUNK)
+            except gzip.BadGzipFile:
+                raise ReadError(number, "cannot be read further: it is not gzipped; take .gz from its name") from None
             except (OSError, EOFError, zlib.error) as error:
                 raise ReadError(number, f"cannot be read further: {error}") from None
             lines = chunk.count(b"\n")

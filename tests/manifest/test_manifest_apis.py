@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.manifest import ProviderConfig, expand
+from batchflux.manifest.providers.offers import option_faults
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -235,3 +236,8 @@ def test_with_a_budget_every_model_that_is_used_needs_a_price(
     ]
     made, found = expansion(text.replace("limits: {budget: 1}\n", ""))
     assert (len(list(made)), found) == (4, [])
+
+
+def test_an_option_that_has_to_be_there_is_said_to_be_missing() -> None:
+    (offer,) = (one for one in capabilities() if one.api == "comfyui")
+    assert option_faults({"workflow": "w.json"}, offer) == [("inputs", "is missing; add it")]

@@ -129,7 +129,9 @@ def test_a_damaged_gzip_file_is_one_fault(faults: Faulty) -> None:
 def test_what_is_no_gzip_file_is_one_fault(faults: Faulty) -> None:
     table("title\nA\n", "t.csv.gz")
     (found,) = faults(ENTRY.replace("t.csv", "t.csv.gz"))
-    assert found.startswith("t.csv.gz:1: jobs[0].from: cannot be read further: Not a gzipped file")
+    assert found.startswith(
+        "t.csv.gz:1: jobs[0].from: cannot be read further: it is not gzipped; take .gz from its name"
+    )
 
 
 def test_a_strict_field_names_job_field_and_remedy(faults: Faulty) -> None:

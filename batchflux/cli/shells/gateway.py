@@ -41,11 +41,14 @@ class _Teller(Watcher):
 @serving_options
 @click.option(
     "--host",
+    metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
     help="Address to listen on; left out, only this machine can connect.",
 )
-@click.option("--port", default=8790, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--port", metavar="PORT", default=8790, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
 @click.option(
     "--client-keys",
     metavar="FILE",

@@ -29,8 +29,12 @@ _tell = partial(click.echo, err=True)
     type=click.Path(path_type=Path, dir_okay=False),
     help="The gateway's file of client keys; made where there is none.",
 )
-@click.option("--budget", help="The most that the client may spend, in the manifest's currency; left out: no bound.")
-@click.option("--rate", help="How many calls it may make, as 30/min; left out: no bound.")
+@click.option(
+    "--budget",
+    metavar="AMOUNT",
+    help="The most that the client may spend, in the manifest's currency; left out: no bound.",
+)
+@click.option("--rate", metavar="N/min", help="How many calls it may make, as 30/min; left out: no bound.")
 @click.option("--metrics", is_flag=True, help="Let it read /metrics.")
 @click.option("--renew", is_flag=True, help="Give a client that is there another key; what bounds it stays.")
 def gateway_key(name: str, path: Path, budget: str | None, rate: str | None, *, metrics: bool, renew: bool) -> None:

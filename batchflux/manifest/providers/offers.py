@@ -62,7 +62,10 @@ def option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tuple
                 message = unknown_key(str(name), ("options",), offer.options)
             else:
                 place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in below)
-                message = f"{place} {item['msg'][:1].lower()}{item['msg'][1:]}".strip()
+                said = (
+                    "is missing; add it" if item["type"] == "missing" else f"{item['msg'][:1].lower()}{item['msg'][1:]}"
+                )
+                message = f"{place} {said}".strip()
             found.append((str(name), message))
         return found
     return []
