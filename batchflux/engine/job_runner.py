@@ -336,9 +336,9 @@ class JobRunner:
 
     async def _received(self, run: JobRun, finished: Finished, cost: int | None, took: float | None = None) -> Received:
         """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
-        asset, prompt, run.more = finished.asset, finished.revised_prompt, (*dict.fromkeys(run.more + finished.more),)
+        prompt = finished.revised_prompt
         return Received(
-            asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
+            asset=await self.pictures.kept(run, finished),
             cost=cost,
             api_seconds=took,
             seed_used=finished.seed,

@@ -13,6 +13,7 @@ from batchflux.engine.outages import away
 from batchflux.engine.retry import Retrying, Tries
 from batchflux.engine.task_polls import GRACE
 from batchflux.errors import JobError
+from batchflux.models import Link
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
     from batchflux.engine.task_polls import JobRun
-    from batchflux.models import Collected, Link, Stored
+    from batchflux.models import Collected, Finished, Stored
 
     Relink = Callable[[JobRun, Link, JobError], Awaitable[Link | str | None]]
 
@@ -57,6 +58,22 @@ class Pictures:
             return await self.collect(run, other)
         run.download_seconds = collected.seconds
         return collected.stored
+
+    async def kept(self, run: JobRun, finished: Finished) -> Link | str:
+        """Keep what came inside an answer, its further pictures too; return the job's own as the ledger records it."""
+        job, asset = run.work.job, finished.asset
+        own = asset if isinstance(asset, Link) else await self._executor.keep(job, asset)
+        links = [one for one in finished.more if isinstance(one, Link)]
+        if inside := [one for one in finished.more if not isinstance(one, Link)]:
+            run.beside = joined(run.beside, await self._executor.beside(job, None, inside))
+        run.more = tuple(dict.fromkeys((*run.more, *links)))
+        return own
+
+    async def beside(self, run: JobRun, own: Stored | None) -> str:
+        """Keep the pictures that stood as links beside the job's own; return what is to be said of all further ones."""
+        if not run.more:
+            return run.beside
+        return joined(run.beside, await self._executor.beside(run.work.job, own, run.more))
 
     def free_over(self, run: JobRun) -> None:
         """Let the canary wait no more for what the job may get without a request."""
@@ -112,3 +129,8 @@ class Pictures:
                 raise
             outages.fetched(host, self._clock())
             return collected
+
+
+def joined(*remarks: str | None) -> str:
+    """Return remarks as one; empty for none."""
+    return "; ".join(filter(None, remarks))

@@ -25,6 +25,7 @@ SIGNAL_EXIT = 128
 NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
 REMEMBERED = 256
+_HANDLERS: dict[signal.Signals, Callable[[signal.Signals], None]] = {}  # those of the process
 QUANTILE = 0.95
 
 
@@ -204,12 +205,40 @@ class Signals:
 
 @contextlib.contextmanager
 def _handling(number: signal.Signals, action: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Handle a signal while this is entered; then as around this, and by what the system does where nobody did."""
     loop = asyncio.get_running_loop()
+    around = _HANDLERS.get(number)
+    _HANDLERS[number] = action
     loop.add_signal_handler(number, action, number)
     try:
         yield
     finally:
-        loop.remove_signal_handler(number)
+        if around is None:
+            del _HANDLERS[number]
+            loop.remove_signal_handler(number)
+        else:
+            _HANDLERS[number] = around
+            loop.add_signal_handler(number, around, number)
+
+
+@contextlib.contextmanager
+def closing(hurry: Callable[[], object]) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM only `hurry` what is done within, once a run has ended, for how it ended stands.
+
+    The second does what the system does.
+    """
+    came = False
+
+    def stop(number: signal.Signals) -> None:
+        nonlocal came
+        if came:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        came = True
+        hurry()
+
+    with _handling(signal.SIGINT, stop), _handling(signal.SIGTERM, stop):
+        yield
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.services import Service
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
+    from batchflux.models import Exchanged, HttpRequest, Job, Link
     from batchflux.providers import Provider
     from batchflux.webhooks.wakes import Wake
 
@@ -49,10 +49,10 @@ class JobRun:
     download among those that fail. `out`: the run stops while its request or task is out. `placed` while its
     request holds a place of the canary, `free` while the canary waits for what it may get without one. `answered`
     is what the last answer came to while nothing is out or received but an answer after which the job may be asked
-    again. `rest` is what a key that refused it has asked for, `more` are pictures that came beside its own.
-    `budget` is what pays for it. `task` is its last attempt that a task was accepted for, with handle and key;
-    `relinked` is the attempt whose task was asked for another link.
-    `withdrawn`: its next request was not admitted, so it stays as it is.
+    again. `rest` is what a key that refused it has asked for, `more` are links to pictures that came beside its
+    own, `beside` is what is to be said of those that are kept already. `budget` is what pays for it. `task` is its last
+    attempt that a task was accepted for, with handle and key; `relinked` is the attempt whose task was asked for
+    another link. `withdrawn`: its next request was not admitted, so it stays as it is.
     """
 
     work: Work
@@ -70,7 +70,8 @@ class JobRun:
     resumes: bool = False
     api_seconds: float | None = None
     download_seconds: float | None = None
-    more: tuple[Link | Inline, ...] = ()
+    more: tuple[Link, ...] = ()
+    beside: str = ""
     link: str | None = None
     troubled: bool = False
     out: bool = False

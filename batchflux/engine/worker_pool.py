@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.batching import AT_HAND
+from batchflux.engine.pictures import joined
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status
@@ -164,7 +165,7 @@ class WorkerPool:
                 failure = JobError(*stored.refused)
         except JobError as error:
             failure = error
-        said = await self._executor.beside(run.work.job, stored, run.more) if run.more else ""
+        said = await self._runner.pictures.beside(run, stored)
         outcome = self._outcome(run, stored, failure, said)
         await self._ledger.finish(work.job, outcome)
         self.tally.add(outcome)
@@ -179,14 +180,14 @@ class WorkerPool:
         if failure is not None and failure.code is Code.UNKNOWN and self._on_unknown != "fail":
             status = Status.UNKNOWN
         if stored is not None and said:
-            stored = replace(stored, remarks="; ".join(filter(None, (stored.remarks, said))))
-        told = [] if failure is None else [failure.message, "" if stored is not None else said]
+            stored = replace(stored, remarks=joined(stored.remarks, said))
+        told = "" if failure is None else joined(failure.message, said if stored is None else None)
         return Outcome(
             status=status,
             attempts=run.tries.used,
             stored=stored,
             error_code=None if failure is None else failure.code.value,
-            error="; ".join(filter(None, told)) or None,
+            error=told or None,
             started_at=run.began,
             finished_at=self._now(),
             api_seconds=run.api_seconds,

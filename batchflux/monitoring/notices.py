@@ -253,6 +253,8 @@ class Notices:
         if not self._receivers:
             return
         over = asyncio.Event()
+        for _ in range(2):
+            await asyncio.sleep(0)  # so that a signal which came before is not taken for one against the notices
         with on_signals(over.set) if self._signals else contextlib.nullcontext():
             waits = asyncio.create_task(over.wait())
             ends = asyncio.get_running_loop().time() + END_SECONDS

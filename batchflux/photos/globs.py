@@ -98,7 +98,8 @@ def _files(pattern: str, base: Path) -> Iterator[str]:
     parts = pattern.split("/")
     _check(parts, written)
     if glob.has_magic(pattern) and (literal := on_disk(base, pattern)) is not None and Path(literal).is_file():
-        yield pattern
+        respelled = literal if pattern.startswith("/") else os.path.relpath(literal, base)
+        yield pattern if os.path.lexists(joined(base, pattern)) else respelled
     yield from _Walk(base, pattern).files()
 
 

@@ -41,15 +41,18 @@ def objects(store: ObjectStore, pattern: Address) -> list[str]:
         return []
     if parts[-1] == "**":
         parts.append("*")
-    found: list[str] = []
+    found, literal, named = list[str](), list[str](), unicodedata.normalize("NFC", pattern.key)
     for number, one in enumerate(store.find(_above(parts))):
         if number == MAX_LISTED:
             message = (
                 f"more than {MAX_LISTED} objects would have to be looked at for the pattern {quoted(str(pattern))}"
             )
             raise ValueError(f"{message}; name the folder more closely")
-        if one.key == pattern.key or (one.size and _means(parts, one.key.split("/"))):
+        if one.key == pattern.key or (one.size and unicodedata.normalize("NFC", one.key) == named):
+            literal.append(one.key)
+        elif one.size and _means(parts, one.key.split("/")):
             found.append(one.key)
+    found += [pattern.key] if pattern.key in literal else literal  # as a file is, whose name has wildcards in it
     return found if glob.has_magic(parts[-1]) else [*_exact(found, parts[-1])]
 
 

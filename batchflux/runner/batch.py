@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.billing.asking import account_balances
 from batchflux.engine.settings import Start, retune
-from batchflux.engine.shutdown import Signals, nothing_to_redo, on_hangup, verdict
+from batchflux.engine.shutdown import Signals, closing, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import workers_for
 from batchflux.errors import BatchfluxError, StopRun, StorageError
 from batchflux.exports.dataset import has_dataset, write_dataset
@@ -48,12 +48,14 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     be used; nothing was spent; FolderBusy: another process runs this folder; StorageError: the output folder cannot be
     used from the start. (Later, it ends the run: see Summary.reason.).
     """
-    async with session_of(manifest, options or RunOptions()) as session:
-        return await _Run(session).whole()
+    with contextlib.ExitStack() as until_told:
+        async with session_of(manifest, options or RunOptions()) as session:
+            return await _Run(session, until_told).whole()
 
 
 class _Run:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, until_told: contextlib.ExitStack) -> None:
+        self._until_told = until_told  # closed when all that is to be told of the end is told
         self.session, self.manifest = session, session.manifest
         self.options, self.selection = session.options, session.options.selection  # the latter with the sample found
         self.books, self.database = session.books, session.ledger.database
@@ -91,6 +93,8 @@ class _Run:
     async def _performed(self, survey: Survey, plan: Plan, already: int) -> None:
         """Do what there is to do, and mirror the pictures beside it."""
         session = self.session
+        if self.options.signals:
+            self._until_told.enter_context(closing(self._hurry))
         with self.signals.handled() if self.options.signals else contextlib.nullcontext():
             async with session.mirroring():
                 if survey.todo or session.batches.unread():
@@ -99,6 +103,11 @@ class _Run:
                         await self._pool(world, plan, already, shared)
                 else:
                     ImageStore(session.folder, self.manifest.output.verify).sweep(self.database.now(spooled))
+
+    def _hurry(self) -> None:
+        """Let the mirror follow no further."""
+        if self.session.mirror is not None:
+            self.session.mirror.stop()
 
     async def _closed(self, survey: Survey, summary: Summary) -> Summary:
         """Write how the run ended, and let the folder's files follow into the mirror; return the summary as written."""

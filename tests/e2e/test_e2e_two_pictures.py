@@ -15,9 +15,14 @@ from PIL import Image
 from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions, run
 from batchflux.testing.serving import serving
+from tests.program import program
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from batchflux.testing.program import Program
+
+__all__ = ["program"]
 
 
 def picture(shade: int) -> bytes:
@@ -122,3 +127,21 @@ def test_further_pictures_are_kept_and_said_whatever_becomes_of_the_jobs_own(tmp
         said = found[name][column]
         assert f"the answer had another picture, kept as images/{name}_2.png; {lost}" in said
     assert "5" * 40 not in (folder / "results.csv").read_text()
+
+
+def test_further_pictures_that_came_inside_are_kept_before_anything_can_end_the_run(program: Program) -> None:
+    one, two = (picture(shade) for shade in (1, 2))
+
+    async def answer(_: web.Request) -> web.Response:
+        words = "\n".join(f"![image](data:image/png;base64,{base64.b64encode(data).decode()})" for data in (two, one))
+        chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": words}}]})
+        return web.Response(text=f"data: {chunk}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    with serving(app) as url:
+        program.manifest(url, "  - {id: mug, prompt: a mug, style: chat}\n")
+        assert program.finish(program.start("run", "m.yaml", BATCHFLUX_KILL_AT="answer.recorded")).code == -9
+    assert (program.out / "images/mug_2.png").read_bytes() == two
+    assert program.run().code == 0
+    assert (program.out / "images/mug.png").read_bytes() == one

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -389,3 +391,31 @@ class TestApprise:
         assert "pip install 'batchflux[notify]'" in ended.err
         assert TOKEN not in ended.err
         assert not bank.seen
+
+
+ENDS = """
+import asyncio, os, signal, sys, uvloop
+from batchflux import RunOptions, Watcher, load_manifest, run
+class Killed(Watcher):
+    def event(self, name, /, **fields):
+        if name == "run_ended":
+            for number in sys.argv[1:]:
+                os.kill(os.getpid(), getattr(signal, number))
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    summary = runner.run(run(load_manifest("m.yaml"), RunOptions(watcher=Killed(), signals=True)))
+print(summary.exit_code, summary.reason)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_after_the_end_changes_nothing_of_it(
+    program: Program, bank: Bank, receivers: Receivers, number: str
+) -> None:
+    write(program, bank, "${HOOK}")
+    environ = program.environ | {"HOOK": receivers.at("ok")}
+    command = [sys.executable, "-c", ENDS, number]
+    ended = subprocess.run(command, cwd=program.folder, env=environ, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, b"0 finished\n"), ended.stderr
+    (notice,) = receivers.heard("ok")
+    assert (notice.event, notice.json["exit_code"]) == ("end", 0)
+    assert notice.json == program.summary()

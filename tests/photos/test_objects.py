@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
@@ -67,6 +67,7 @@ def found(pattern: str, base: Path) -> list[str] | str:
         return str(error).split(" beside ")[0].split(";")[0].replace(f"file://{base}/", "")
 
 
+@example(tree={f"x[1]/{FILES[-1]}"}, pattern=f"x[1]/{PATTERNS[-1]}")
 @given(tree=trees, pattern=patterns)
 def test_a_pattern_means_the_same_as_in_a_folder(tree: set[str], pattern: str) -> None:
     with tempfile.TemporaryDirectory() as name:
