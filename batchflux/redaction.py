@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode, urlsafe_b64encode
+from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from batchflux.errors import JobError
-    from batchflux.models import Reference
+    from batchflux.models import Job, Reference
 
 HIDDEN = "***"
 _TELLING_START = 6  # characters; a shorter beginning of a secret gives nothing away
@@ -39,6 +40,8 @@ _QUOTED = 3  # times that a link may be, less one: as it is, in a URL, and in a 
 _SLASH = r"(?:\\*/|%2[Ff])"
 _REST = r"(?:\\+u00[0-9a-fA-F]{2}|[^\s\"'<>\\)\]}])+"  # of a URL, as JSON may write it
 
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
+_ESCAPED = (("&<>", "04x"), ("&<>='", "04x"), ("&<>'+", "04X"))  # that JSON writes by code: Go's, Gson's and .NET's
 _WITHIN_CODES = re.compile(r"[\s-]+")
 
 LONGEST = 300
@@ -95,6 +98,12 @@ def without_links(text: str, references: Iterable[Reference]) -> str:
     return text
 
 
+def without_own(text: str, job: Job, secrets: Iterable[str]) -> str:
+    """Return what an answer to a job says, without these secrets, its webhook's, and what makes its links keys."""
+    own = [*queries((image.url for image in job.references), job.webhook_url), job.webhook_secret or ""]
+    return without_links(hushed(text, [*own, *secrets]), job.references)
+
+
 def _names(image: Reference) -> Iterator[str]:
     """Yield what matches the name of a reference in links to it, however these are written."""
     yield from image.digests
@@ -123,14 +132,22 @@ def hushed(text: str, secrets: Iterable[str]) -> str:
 def _forms(secret: str) -> list[str]:
     """Return how a secret is written: in URLs, JSON and HTML too, and in base64, by where in three bytes it begins."""
     as_url = [quote(secret, safe="", errors="replace"), quote(secret, errors="replace")]
-    forms = [secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]]
-    forms += [secret.replace("&", r"\u0026"), secret.replace("&", "&amp;"), as_code(secret)]
+    in_json = json.dumps(secret)[1:-1]
+    forms = [secret, *as_url, quote_plus(secret, errors="replace"), in_json, json.dumps(in_json)[1:-1]]
+    forms += [_PERCENT.sub(lambda code: code[0].lower(), text) for text in as_url]
+    forms += [in_json.replace("/", r"\/"), in_json.replace("/", r"\\/")]
+    forms += [_escaped(in_json, letters, digits) for letters, digits in _ESCAPED]
+    forms += [secret.replace("&", r"\u0026"), secret.replace("&", "&amp;"), escape(secret), as_code(secret)]
     if len(secret) >= _ENCODED:
         for before in range(3):
             data = bytes(before) + secret.encode(errors="replace")
             own = slice(-(-before * 8 // 6), len(data) * 8 // 6)  # characters that neighbours have no bits in
             forms += [encode(data).decode()[own] for encode in (b64encode, urlsafe_b64encode)]
-    return forms
+    return list(dict.fromkeys(forms))
+
+
+def _escaped(text: str, letters: str, digits: str) -> str:
+    return "".join(f"\\u{ord(letter):{digits}}" if letter in letters else letter for letter in text)
 
 
 def as_code(value: object) -> str:

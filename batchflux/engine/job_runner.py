@@ -23,7 +23,7 @@ from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
 from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted
-from batchflux.redaction import hushed, tidy, without_links
+from batchflux.redaction import hushed, tidy, without_own, without_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,7 @@ class JobRunner:
         for service in self._services:
             service.outages.event = partial(world.observer.event, provider=service.name)
             service.outages.wall = world.now
+        self._secrets = [*world.wakes.secrets, *(key.secret for key in self._services.keys if key.secret is not None)]
         self._quota, self._steps = RetryQuota(world.gate), Steps(world.executor)
         self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
         self._recovery = Recovery(world, self._steps, self._uploads, self._received)
@@ -166,8 +167,7 @@ class JobRunner:
 
     def _own_fault(self, run: JobRun, error: Exception) -> JobError:
         """Return what an exception that nobody foresaw comes to: it ends this job, and what was paid for it is kept."""
-        secrets = [*self._world.wakes.secrets, *(key.secret for key in self._services.keys if key.secret is not None)]
-        what = tidy(hushed(f"{type(error).__name__}: {error}", secrets))
+        what = tidy(hushed(f"{type(error).__name__}: {error}", self._secrets))
         place = "".join(traceback.format_tb(error.__traceback__))
         self._event(Code.INTERNAL.value, id=run.work.job.id, message=what, traceback=place)
         return JobError(Code.INTERNAL, f"batchflux failed in this job ({what}); run.log has the place")
@@ -342,7 +342,7 @@ class JobRunner:
             cost=cost,
             api_seconds=took,
             seed_used=finished.seed,
-            revised_prompt=prompt and without_links(prompt, run.work.job.references),
+            revised_prompt=prompt and without_own(without_signatures(prompt), run.work.job, self._secrets),
             receipt=finished.receipt,
             handle=finished.handle,
         )
@@ -422,7 +422,7 @@ class JobRunner:
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        error.message, told = without_links(error.message, attempt.job.references), attempt.told(error.code)
+        error.message, told = without_own(error.message, attempt.job, self._secrets), attempt.told(error.code)
         counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted, counts=told)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)

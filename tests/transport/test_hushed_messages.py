@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from html import escape
 from urllib.parse import quote
 
 import pytest
@@ -21,6 +23,13 @@ KEY = "cnry+K3y/of=no.known~shape"
         (f"key {KEY} is wrong", "key *** is wrong"),
         (f"{KEY}{KEY}", "******"),
         (f"https://h/?key={quote(KEY, safe='')}&x", "https://h/?key=***&x"),
+        (
+            f"https://h/?key={quote(KEY, safe='').replace('%2B', '%2b').replace('%2F', '%2f').replace('%3D', '%3d')}",
+            "https://h/?key=***",
+        ),
+        (f"as PHP writes it: {KEY.replace('/', chr(92) + '/')}", "as PHP writes it: ***"),
+        (f"as .NET writes it: {KEY.replace('+', chr(92) + 'u002B')}", "as .NET writes it: ***"),
+        (f"as Gson writes it: {KEY.replace('=', chr(92) + 'u003d')}", "as Gson writes it: ***"),
         (f"cut off in it: {KEY[:9]}…", "cut off in it: ***…"),
         (f"not cut off in it: {KEY[:9]}", f"not cut off in it: {KEY[:9]}"),
         ("a beginning that tells nothing: cnry…", "a beginning that tells nothing: cnry…"),
@@ -30,6 +39,16 @@ KEY = "cnry+K3y/of=no.known~shape"
 )
 def test_a_key_is_blotted_out(text: str, shown: str) -> None:
     assert hushed(text, [KEY]) == shown
+
+
+def test_a_secret_goes_from_json_within_json_and_from_a_page() -> None:
+    secret = 'c4nary "quoted" <word>'
+    for text in (
+        json.dumps(json.dumps(secret)),
+        escape(secret),
+        json.dumps(secret).replace("<", r"\u003c").replace(">", r"\u003e"),
+    ):
+        assert "c4nary" not in hushed(text, [secret])
 
 
 def test_what_is_too_short_to_be_a_secret_is_left() -> None:

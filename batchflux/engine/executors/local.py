@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Collected, Inline
-from batchflux.redaction import hushed, queries, redacted, without_links
+from batchflux.redaction import redacted, without_own
 from batchflux.transport.lines import write_lines
 from batchflux.transport.links import to_url
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from batchflux.models import Exchanged, HttpRequest, Job, Json, Link, Reference, Stored
+    from batchflux.models import Exchanged, HttpRequest, Job, Json, Link, Stored
     from batchflux.output.image_store import ImageStore
     from batchflux.providers import Provider
     from batchflux.transport import Transport
@@ -83,9 +83,7 @@ class LocalExecutor:
 
     async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
         """Keep an answer that was not understood, without secrets; return its name. Raises StorageError."""
-        secrets = [*queries((image.url for image in job.references), job.webhook_url), *self._secrets]
-        secrets += filter(None, [job.webhook_secret])
-        quiet = await asyncio.to_thread(_without, secrets, job.references, body)
+        quiet = await asyncio.to_thread(_without, self._secrets, job, body)
         return await self._images.keep_answer(job, attempt, quiet)
 
     async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
@@ -118,9 +116,8 @@ class LocalExecutor:
         return "" if name is None else f"the answer had another picture, kept as {name}"
 
 
-def _without(secrets: Collection[str], references: Collection[Reference], body: bytes) -> bytes:
-    text = without_links(hushed(body.decode(errors="surrogateescape"), secrets), references)
-    return text.encode(errors="surrogateescape")
+def _without(secrets: Collection[str], job: Job, body: bytes) -> bytes:
+    return without_own(body.decode(errors="surrogateescape"), job, secrets).encode(errors="surrogateescape")
 
 
 def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRequest:

@@ -92,7 +92,10 @@ def told(net: Net) -> dict[str, bytes]:
         "errorevent": net.chunked([b"event: error\ndata: " + json.dumps({"message": said}).encode() + b"\n\n"]),
         "nohttp": said.encode() + b"\r\n\r\n",
         "moved": net.framed(b"", status="302 Found", more=f"Location: http://h/?{QUERY}\r\n"),
+        "revised": net.framed(json.dumps({"data": [{"url": "/files/right", "revised_prompt": said}]}).encode()),
+        "escaped": net.framed(json.dumps({"data": [], "note": said}).replace("/", r"\/").encode()),
     }
+    net.origin.files["right"] = net.picture()
     for name, file in {
         "linkdead": net.framed(said.encode(), status="404 Gone", more=heads),
         "linkbusy": net.framed(said.encode(), status="503 Busy"),
@@ -151,7 +154,8 @@ def test_no_canary_is_seen_anywhere(net: Net, noisy: Program, how: str) -> None:
     assert calls[1].code == 1, calls[1].err
     rows = {row["id"]: row for row in noisy.rows()}
     assert {rows[name]["status"] for name in names} == {"done", "failed", "unknown"}
-    assert rows["right"]["status"] == "done"
+    assert rows["right"]["status"] == rows["revised"]["status"] == "done"
+    assert rows["revised"]["revised_prompt"]
     assert any(asked.body["webhook_secret"] == HOOK for asked in net.origin.asked)
     used = {key for asked in net.origin.asked for key in KEYS.values() if f"Bearer {key}\r\n" in asked.head}
     assert used == set(KEYS.values()), "the canaries were there to be seen"
