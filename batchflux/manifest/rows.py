@@ -18,7 +18,7 @@ from batchflux.manifest.templates import Blank, BlankError, shown
 from batchflux.tables.cells import MISSING, is_blank, trimmed
 
 Row = Mapping[str, Any]
-_LEAVES_OUT = frozenset({"0", "0.0", "false", "no", "n", "off", "[]", "{}"})
+_LEAVES_OUT = re.compile(r"'?0([.,]0+)?|false|no?|off|\[\]|\{\}", re.IGNORECASE)
 _EXPRESSIONS = re.compile(r"\{\{[-+]?(.*?)[-+]?\}\}", re.DOTALL)
 _OTHERS = re.compile(r"\$?\{[ \t]*([^{}%]+?)[ \t]*\}|%\(([^()]+)\)s")  # how other programs name a variable
 _NOT_WORD = re.compile(r"\W+")
@@ -126,7 +126,7 @@ class View:
             text = trimmed(self.where({**seen, "row": seen}))
         except BlankError:
             return False
-        return not is_blank(text) and text.casefold() not in _LEAVES_OUT
+        return not is_blank(text) and _LEAVES_OUT.fullmatch(text) is None
 
 
 def without_blanks(variables: Row) -> Row:

@@ -155,7 +155,11 @@ def test_a_column_that_is_no_variable_is_named(name: str, said: str, read: Read)
     assert said in faults[0]
 
 
-@pytest.mark.parametrize(("cell", "kept"), [("yes", True), ("1", True), ("0", False), ("FALSE", False), ("no", False)])
+@pytest.mark.parametrize(
+    ("cell", "kept"),
+    [("yes", True), ("1", True), ("0.5", True), ("00", True)]
+    + [(cell, False) for cell in ("0", "0.00", '"0,00"', "'0", "FALSE", "no", " Off ")],
+)
 def test_where_keeps_what_says_yes(cell: str, kept: bool, read: Read) -> None:  # noqa: FBT001  pytest gives it
     jobs, faults, _ = read("t.csv", f"title,use\na,{cell}\n", 'prompt: "{{ title }}"\nwhere: "{{ use }}"')
     assert (bool(jobs), faults) == (kept, [])
