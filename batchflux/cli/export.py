@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import OutputFolder, count, place
+from batchflux.cli.terminal import OutputFolder, Whole, count, place
 from batchflux.exports.export import Wish
 from batchflux.exports.export import export as write_export
 from batchflux.exports.marks import marks_of
@@ -35,7 +35,7 @@ _SHOP = (
     click.option(
         "--max-side",
         metavar="PIXELS",
-        type=click.IntRange(16, 10_000),
+        type=Whole(16, 10_000),
         help=f"shop: the longest side, else {MAX_SIDE} pixels.",
     ),
     click.option("--max-bytes", metavar="SIZE", help=f"shop: the largest file, else {MAX_BYTES}."),

@@ -15,7 +15,7 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.lines import about, at_most, batch_lines, mode_lines, photo_lines, time_of
-from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
+from batchflux.cli.terminal import Whole, count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
@@ -67,10 +67,8 @@ CHANGES = (  # of a manifest, by whatever command that works on one
 OPTIONS = (  # that `plan` and `run` share
     *CHANGES,
     click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs."),
-    click.option(
-        "--sample", type=click.IntRange(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."
-    ),
+    click.option("--limit", type=Whole(min=1), metavar="N", help="Work on at most N jobs."),
+    click.option("--sample", type=Whole(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."),
     click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review."),
     click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first."),
     click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs."),

@@ -15,7 +15,7 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.manifest import manifest_options, unpriced
-from batchflux.cli.terminal import count, duration, money
+from batchflux.cli.terminal import Whole, count, duration, money
 from batchflux.errors import RULES, Code, quoted
 from batchflux.manifest.reading import values
 from batchflux.night.outlook import outlook_of
@@ -108,7 +108,7 @@ class Rehearsed:
 @click.option(
     "--nights",
     metavar="N",
-    type=click.IntRange(1, 10_000),
+    type=Whole(1, 10_000),
     default=20,
     show_default=True,
     help="How many are rehearsed.",

@@ -19,6 +19,7 @@ from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle,
 from batchflux.cli.notices import again, heard
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import (
+    Whole,
     count,
     dropped_fields,
     duration,
@@ -67,9 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
 @click.option("--on", metavar="ray[://ADDRESS]", help="Send requests and fetch pictures from the nodes of Ray.")
-@click.option(
-    "--workers", metavar="N", type=click.IntRange(1, 1000), help="Workers on the cluster; left out, one on each node."
-)
+@click.option("--workers", metavar="N", type=Whole(1, 1000), help="Workers on the cluster; left out, one on each node.")
 def run(load: Callable[..., Manifest], selection: Selection, *, watch: bool, yes: bool, **given: Any) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 

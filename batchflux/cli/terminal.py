@@ -29,6 +29,12 @@ STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds, called so where something else was given."""
+
+    name = "whole number"
+
+
 class OutputFolder(click.Path):
     """An argument that names an output folder. A file is most likely the manifest that was run, and is refused so."""
 

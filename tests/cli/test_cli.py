@@ -82,6 +82,7 @@ def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
         ["run", "nowhere.yaml"],
         ["fly"],
         ["run", "x.yaml", "--limit", "0"],
+        ["run", "x.yaml", "--limit", "few"],
         ["status", "nowhere"],
     ):
         ended = call(tmp_path, *arguments)
@@ -89,6 +90,7 @@ def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
         assert ended.stdout == ""
         assert "Traceback" not in ended.stderr
         assert ended.stderr.strip()
+        assert "integer" not in ended.stderr
 
 
 def test_a_manifest_in_place_of_its_folder_and_a_folder_in_place_of_a_manifest(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import click
 import uvloop
 
 from batchflux.cli.manifest import serving_options
+from batchflux.cli.terminal import Whole
 from batchflux.engine.shutdown import SIGNAL_EXIT
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
@@ -47,7 +48,7 @@ class _Teller(Watcher):
     help="Address to listen on; left out, only this machine can connect.",
 )
 @click.option(
-    "--port", metavar="PORT", default=8790, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+    "--port", metavar="PORT", default=8790, show_default=True, type=Whole(0, 65535), help="0 takes a free one."
 )
 @click.option(
     "--client-keys",
