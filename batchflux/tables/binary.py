@@ -25,6 +25,8 @@ _FORMULA = re.compile(  # a cell that has one, and no value or an empty one
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
+_ROW = b"<row"
+_HIDDEN = re.compile(rb'<row\b(?=[^>]*\bhidden="(?:1|true)")[^>]*[^/>]>\s*<c\b')  # with cells in it
 _CELL = re.compile(rb'\br="(\w+)"')
 _ZEROS = re.compile(r"0{2,}")  # the format of a number that is shown with zeros in front
 _LONGEST = 16 << 10  # bytes of a cell with a formula
@@ -75,6 +77,7 @@ class Sheet:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.blank_rows = 0
+        self.hidden_rows = 0  # which are read as all others
         self.name = ""
         header = next(self._filled(), None)
         if header is None:
@@ -118,7 +121,7 @@ class Sheet:
             sheets = [sheet for sheet in seen if self.name in {"", sheet.title}]
             for sheet in sheets:
                 if not self.name:
-                    self._check_reckoned(sheet._worksheet_path)  # noqa: SLF001  nothing public tells it
+                    self._look(sheet._worksheet_path)  # noqa: SLF001  nothing public tells it
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
                 for number, cells in enumerate(sheet.iter_rows(), start=1):
@@ -153,12 +156,23 @@ class Sheet:
             if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
                 raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
 
-    def _check_reckoned(self, sheet: str) -> None:
-        """Refuse a sheet, by its name in the file, that is read and has formulas of which it does not say the value."""
+    def _look(self, sheet: str) -> None:
+        """Count the hidden rows of a sheet, by its name in the file; refuse formulas of which it has no value."""
         with zipfile.ZipFile(self._path) as packed:
+            self.hidden_rows = _hidden_rows(packed, sheet)
             if (cell := _never_reckoned(packed, sheet)) is not None:
                 message = f"holds formulas that were never reckoned, as in cell {cell}"
                 raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+def _hidden_rows(packed: zipfile.ZipFile, name: str) -> int:
+    found, rest = 0, b""
+    with packed.open(name) as sheet:
+        while chunk := sheet.read(CHUNK):
+            whole, mark, rest = (rest + chunk).rpartition(_ROW)
+            found += len(_HIDDEN.findall(whole))
+            rest = mark + rest if mark else rest[-_LONGEST:]
+    return found + len(_HIDDEN.findall(rest))
 
 
 def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
