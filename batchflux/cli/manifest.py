@@ -263,7 +263,12 @@ _ALWAYS = ("table", "rows")  # what is known of every table
 
 def _table(note: dict[str, Any]) -> str:
     """Return how a table was read, where that had to be found out, and what of it was left out."""
-    names = {"encoding": "as {}", "delimiter": "with {} between cells", "sheet": "sheet {}"}
+    names = {
+        "encoding": "as {}",
+        "delimiter": "with {} between cells",
+        "sheet": "sheet {}",
+        "hidden_rows": "hidden rows too ({})",
+    }
     read = [form.format(note[name]) for name, form in names.items() if name in note]
     kinds = {
         "blank_rows": ("empty row", ""),

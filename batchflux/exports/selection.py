@@ -10,11 +10,11 @@ import hashlib
 import operator
 import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import UsageError, quoted
 from batchflux.exports.dataset import COLUMNS, tag_column
+from batchflux.ledger.sample import is_meant
 from batchflux.manifest.rows import written
 from batchflux.manifest.templates import UndefinedError, compile_template
 
@@ -101,7 +101,7 @@ class Selection:
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is exported; it has all of Vocabulary.types."""
-        if self._only is not None and not fnmatchcase(row["id"], self._only):
+        if self._only is not None and not is_meant(row["id"], self._only):
             return False
         if self._accepted and row["review"] != "accept":
             return False

@@ -26,12 +26,12 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, JobError
 from batchflux.ledger.means import NO_MEANS, Means
+from batchflux.ledger.sample import is_meant
 from batchflux.models import Finished, Job, Link, Status, Way
 from batchflux.output.base import REJECTED, attempt_of
 
@@ -125,7 +125,7 @@ def work_for(
     left_out = selection.redo and job.redo_of is None
     if selection.positions is not None:
         left_out |= job.redo_of is not None or job.position not in selection.positions
-    if left_out or (selection.only is not None and not fnmatchcase(job.id, selection.only)):
+    if left_out or (selection.only is not None and not is_meant(job.id, selection.only)):
         return None
     if known is None:
         return Work(job=job)

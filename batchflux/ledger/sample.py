@@ -21,12 +21,17 @@ _DIGITS = 15  # of a key, by which jobs are ordered
 Place = tuple[int, int | None, tuple[tuple[str, str], ...]]
 
 
+def is_meant(job_id: str, only: str) -> bool:
+    """Whether `--only` means a job: its id matches, or is just that, for an id may hold brackets."""
+    return job_id == only or fnmatchcase(job_id, only)
+
+
 def sampled(jobs: Expansion, size: int, entries: int, only: str | None) -> frozenset[int]:
     """Return the positions of `size` jobs, or of all where there are fewer, whose ids match `only` if that is given."""
     room = min(8 * size + _SPARE, max(size, CANDIDATES // max(1, entries)))
     found: dict[int, list[tuple[int, int, Place]]] = defaultdict(list)  # by entry: a heap, the last in order first
     for job in jobs:
-        if job.redo_of is not None or (only is not None and not fnmatchcase(job.id, only)):
+        if job.redo_of is not None or (only is not None and not is_meant(job.id, only)):
             continue
         place = jobs.place()
         heap, rank = found[place[0]], -int(job.key[:_DIGITS], 16)

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from shlex import quote
@@ -23,7 +22,7 @@ from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
 from batchflux.ledger.moves import Move, followed, set_aside
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
-from batchflux.ledger.sample import sampled
+from batchflux.ledger.sample import is_meant, sampled
 from batchflux.ledger.tables import (
     LEAN,
     Known,
@@ -186,7 +185,7 @@ class Surveyor:
             if self._rows:
                 known = known_by_key(self._connection, [job.key for job in batch], LEAN)
                 self._find_in_the_way([job for job in batch if _claims(job, known.get(job.key))])
-            if result.missed is not None and any(fnmatchcase(job.id, self._selection.only or "") for job in batch):
+            if result.missed is not None and any(is_meant(job.id, self._selection.only or "") for job in batch):
                 result.missed = None
             self._count_fresh([job.id for job in batch if job.key not in known])
             for job in batch:

@@ -26,6 +26,8 @@ _FORMULA = re.compile(  # a cell that has one, and no value or an empty one
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
+_ROW = b"<row"
+_HIDDEN = re.compile(rb'<row\b(?=[^>]*\bhidden="(?:1|true)")[^>]*[^/>]>\s*<c\b')  # with cells in it
 _CELL = re.compile(rb'\br="(\w+)"')
 _ZEROS = re.compile(r"0{2,}")  # the format of a number that is shown with zeros in front
 _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*("[^"]*"|'[^']*')""")
@@ -79,6 +81,7 @@ class Sheet:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.blank_rows = 0
+        self.hidden_rows = 0  # which are read as all others
         self.name = ""
         header = next(self._filled(), None)
         if header is None:
@@ -122,7 +125,7 @@ class Sheet:
             sheets = [sheet for sheet in seen if self.name in {"", sheet.title}]
             for sheet in sheets:
                 if not self.name:
-                    self._check_reckoned(sheet.title)
+                    self._look(sheet.title)
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
                 for number, cells in enumerate(sheet.iter_rows(), start=1):
@@ -157,10 +160,12 @@ class Sheet:
             if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
                 raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
 
-    def _check_reckoned(self, title: str) -> None:
-        """Refuse a sheet that is read and has formulas of which it does not say what they come to."""
+    def _look(self, title: str) -> None:
+        """Count the hidden rows of a sheet; refuse formulas of which it does not say what they come to."""
         with zipfile.ZipFile(self._path) as packed:
-            for name in _files_of(packed, title):
+            names = _files_of(packed, title)
+            self.hidden_rows = _hidden_rows(packed, names[0]) if len(names) == 1 else 0
+            for name in names:
                 if (cell := _never_reckoned(packed, name)) is not None:
                     message = f"holds formulas that were never reckoned, as in cell {cell}"
                     raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
@@ -188,6 +193,16 @@ def _tags(xml: bytes, name: str) -> Iterator[dict[str, str]]:
     """Yield the attributes of each tag of that name."""
     for tag in re.finditer(rf"<(?:\w+:)?{name}\b([^>]*)>", xml.decode(errors="replace")):
         yield {key: unescape(value[1:-1]) for key, value in _ATTRIBUTE.findall(tag[1])}
+
+
+def _hidden_rows(packed: zipfile.ZipFile, name: str) -> int:
+    found, rest = 0, b""
+    with packed.open(name) as sheet:
+        while chunk := sheet.read(CHUNK):
+            whole, mark, rest = (rest + chunk).rpartition(_ROW)
+            found += len(_HIDDEN.findall(whole))
+            rest = mark + rest if mark else rest[-_LONGEST:]
+    return found + len(_HIDDEN.findall(rest))
 
 
 def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:

@@ -80,7 +80,8 @@ def opened(path: Path, given: Given) -> Opened:
         return Opened(Parquet(path), {})
     if suffix == ".xlsx":
         sheet = Sheet(path)
-        return Opened(sheet, {"sheet": sheet.name, **_left_out(sheet.left_out())})
+        hidden = {"hidden_rows": sheet.hidden_rows} if sheet.hidden_rows else {}
+        return Opened(sheet, {"sheet": sheet.name, **hidden, **_left_out(sheet.left_out())})
     file, guessed = text_file(path, zipped=zipped, encoding=given.encoding)
     assumed: dict[str, str | int] = {}
     if file.encoding != "utf-8" or guessed:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -255,6 +255,13 @@ def test_limit_and_only_bound_the_work(folder: Folder, job_number: JobOf) -> Non
     assert (folder.survey(jobs, limit=5).todo, folder.survey(jobs, limit=5).calls) == (5, 5)
     assert folder.survey(jobs, only="j1*").todo == 3
     assert folder.survey(jobs, limit=0).todo == 0
+
+
+def test_only_takes_an_id_with_brackets_as_it_is(folder: Folder, job_number: JobOf) -> None:
+    jobs = [replace(job_number(n), id=name) for n, name in enumerate(["cup[1]", "cup1", "mug[1]"])]
+    survey = folder.survey(jobs, only="cup[1]")
+    assert (survey.todo, survey.missed) == (2, None)
+    assert folder.survey(jobs, only="cup*").todo == 2
 
 
 def test_references_that_cannot_be_read_are_counted_and_cost_nothing(

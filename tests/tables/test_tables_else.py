@@ -91,6 +91,17 @@ def test_a_hidden_sheet_is_not_read_and_line_ends_are_what_they_were(read: Read)
     assert ([job.prompt for job in jobs], faults, table["sheet"]) == (["a mug\nin red"], [], "seen")
 
 
+def test_hidden_rows_are_read_and_said(read: Read) -> None:
+    """As a filter leaves them: who hid them may have meant to leave them out."""
+
+    def hide(made: openpyxl.Workbook) -> None:
+        for number in (3, 4, 9):  # the last one is empty
+            made.worksheets[0].row_dimensions[number].hidden = True
+
+    jobs, _, (table,) = read("t.xlsx", book(["title"], ["a"], ["b"], ["c"], also=hide))
+    assert (len(jobs), table["hidden_rows"]) == (3, 2)
+
+
 def test_formulas_count_where_they_are_read(read: Read) -> None:
     def beside(made: openpyxl.Workbook) -> None:
         made.create_sheet("sums")["A1"] = "=1+1"
