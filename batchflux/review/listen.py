@@ -75,13 +75,11 @@ class WatchServer:
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
         self._folder, self._tell = folder, tell
-        self._loop = asyncio.new_event_loop()
         self._ending, self._ready = asyncio.Event(), threading.Event()
 
     def start(self) -> None:
         """Begin, and tell the address; returns once it is served, or cannot be."""
-        work = self._loop.run_until_complete
-        self._thread = threading.Thread(target=work, args=(self._serve(),), name="batchflux-watch", daemon=True)
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), name="batchflux-watch", daemon=True)
         self._thread.start()
         self._ready.wait()
 
@@ -89,9 +87,9 @@ class WatchServer:
         """Tell the pages how the run ended, and end."""
         self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
-        self._loop.close()
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         served = None
         try:
             served = await serve(self._folder, "127.0.0.1", 0, self._tell, rest=_REST)

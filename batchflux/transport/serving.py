@@ -7,12 +7,12 @@ import logging
 import socket
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import UsageError
 
-_OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError)
+_OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError, ClientConnectionResetError)
 
 
 def listen_at(host: str, port: int, remedies: tuple[str, str]) -> socket.socket:
@@ -40,7 +40,7 @@ def listen_at(host: str, port: int, remedies: tuple[str, str]) -> socket.socket:
 def logger_of(name: str) -> logging.Logger:
     """Return where a server logs faults of ours; what is no HTTP is not logged, for that would quote the request.
 
-    Nor is a body that is garbled: whoever reaches the port could fill the log with it.
+    Nor is a body that is garbled, or a client that has gone: whoever reaches the port could fill the log with it.
     """
     logger = logging.getLogger(name)
     if not logger.filters:
