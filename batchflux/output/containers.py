@@ -95,7 +95,8 @@ def sized(kind: Kind, width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise bad(f"the {NAMES[kind]} has no pixels: its size is {width}x{height}")
     if width * height > MEGAPIXELS * 1_000_000:
-        raise bad(f"the {NAMES[kind]} is {width}x{height}, over the {MEGAPIXELS} megapixels that are decoded")
+        what = f"the {NAMES[kind]} is {width}x{height}, over the {MEGAPIXELS} megapixels that are decoded"
+        raise bad(what, final=True)
 
 
 def pixel_data(png: bytes) -> Iterator[bytes]:

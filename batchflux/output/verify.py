@@ -174,7 +174,7 @@ def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
     except JobError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise bad(f"the {name} is over the {MEGAPIXELS} megapixels that are decoded") from error
+        raise bad(f"the {name} is over the {MEGAPIXELS} megapixels that are decoded", final=True) from error
     except UnidentifiedImageError as error:  # its text is about our buffer
         raise bad(f"the {name} does not decode: its header is damaged") from error
     except Exception as error:  # decoders raise a dozen kinds for broken bytes; all mean the same here

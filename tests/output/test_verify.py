@@ -121,9 +121,16 @@ def test_line_ends_before_a_picture_differ_as_bytes_behind_it_do() -> None:
         assert told == f"{len(start)} bytes stand before the start of the JPEG, which are not its own"
 
 
-@pytest.mark.parametrize("data", [b"\0\0\0\x18ftypheic" + b"\0" * 50, b"\xff\x0a" + b"\0" * 50])
-def test_a_picture_that_cannot_be_read_is_not_asked_for_again(data: bytes) -> None:
-    with pytest.raises(JobError, match="cannot read") as caught:
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\0\0\0\x18ftypheic" + b"\0" * 50, "cannot read"),
+        (b"\xff\x0a" + b"\0" * 50, "cannot read"),
+        (png_of(8001, 8001, zlib.compress(b"\0")), "8001x8001, over the 64 megapixels"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_not_asked_for_again(data: bytes, why: str) -> None:
+    with pytest.raises(JobError, match=why) as caught:
         check(data, Expected(), "decode")
     assert (caught.value.code, caught.value.final) == (Code.BAD_IMAGE, True)
 
