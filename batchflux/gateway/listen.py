@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batchflux.errors import UsageError
 from batchflux.review.guard import host_of
 from batchflux.review.listen import LOOPBACK
-from batchflux.transport.serving import listen_at, logger_of, serve_at
+from batchflux.transport.serving import hang_up, listen_at, logger_of, serve_at
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,7 +50,7 @@ class Served(NamedTuple):
 
     async def stop(self, *, at_once: bool = False) -> None:
         """Take no more connections, and end what is under way, after a moment unless `at_once`."""
-        self.listening.close()
+        await hang_up(self.listening)
         if at_once and self.runner.server is not None:
             await self.runner.server.shutdown(_AT_ONCE)
         await self.runner.cleanup()

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from batchflux.errors import UsageError
 from batchflux.review.guard import Guard, host_of
 from batchflux.review.server import Server
-from batchflux.transport.serving import listen_at, logger_of, serve_at
+from batchflux.transport.serving import hang_up, listen_at, logger_of, serve_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class ServedReview(NamedTuple):
 
     async def stop(self) -> None:
         """End all streams and answers, and let go of the folder."""
-        self.listening.close()
+        await hang_up(self.listening)
         await self.runner.cleanup()
 
 

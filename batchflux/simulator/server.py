@@ -23,6 +23,7 @@ from batchflux.simulator.journal import Journal, Tally
 from batchflux.simulator.queues import QUEUES
 from batchflux.simulator.replies import RELAY, SERVED, Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
+from batchflux.transport.serving import hang_up, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,6 +121,7 @@ class Simulator:
         self._queues: list[Queue] = []
         self._batches: list[BatchQueue] = []
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     @property
     def in_flight(self) -> int:
@@ -132,14 +134,14 @@ class Simulator:
         self._runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            self._listening = await listen(self._runner, host, port)
         except OSError as error:
             await self.stop()
             number = error.errno or 0  # asyncio's own words say the address twice; a name's fault is below 0
             why = os.strerror(number) if number > 0 else error.strerror or error
             says = f"Cannot listen on port {port} of {host} ({why}): name another --port, or --port 0."
             raise UsageError(says) from error
-        self.host, self.port = self._runner.addresses[0][:2]
+        self.host, self.port = self._listening.sockets[0].getsockname()[:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
         where = ip_address(self.host.partition("%")[0])
         if not where.is_loopback:
@@ -153,6 +155,8 @@ class Simulator:
         await self._endpoint.caller.close()
         for batches in self._batches:
             await batches.close()
+        if self._listening is not None:
+            await hang_up(self._listening)
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
+from batchflux.transport.serving import hang_up, listen
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
@@ -62,8 +64,11 @@ def serving(app: web.Application, port: int = 0, **how: Any) -> Iterator[str]:
         runner = web.AppRunner(app, shutdown_timeout=0.1, **how)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+            listening = await listen(runner, "127.0.0.1", port)
+            try:
+                yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            finally:
+                await hang_up(listening)
         finally:
             await runner.cleanup()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from typing import Any
 
@@ -12,6 +13,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import UsageError
 
+_WAITING = 128  # connections that may wait to be taken
+_TURNS = 4  # of the loop; asyncio makes a connection of what it accepted in three
 _OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError, ClientConnectionResetError)
 
 
@@ -29,7 +32,7 @@ def listen_at(host: str, port: int, remedies: tuple[str, str]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(_WAITING)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
@@ -57,9 +60,28 @@ class _Full(asyncio.Protocol):
             transport.abort()
 
 
-def next_connection(server: web.Server | None, most: int) -> asyncio.Protocol:
+def next_connection(server: web.Server | None, most: float = math.inf) -> asyncio.Protocol:
     """Return who takes the next connection of a server that takes so many at most."""
     return _Full() if server is None or len(server.connections) >= most else server()
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    """Listen for a runner that is set up, at an address; OSError. To be closed by `hang_up`, before the runner is."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: next_connection(runner.server), host, port, backlog=_WAITING)
+
+
+async def hang_up(listening: asyncio.Server) -> None:
+    """Take no more connections; those that were accepted are there when this returns, for their runner to end.
+
+    asyncio loses what it has accepted, and does not close it, where the server is closed before it is a connection.
+    """
+    loop = asyncio.get_running_loop()
+    for listener in listening.sockets:
+        loop.remove_reader(listener)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    listening.close()
 
 
 async def serve_at(

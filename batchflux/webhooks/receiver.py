@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from aiohttp import web
 
 from batchflux.models import SigningKeys
-from batchflux.transport.serving import listen_at, logger_of, next_connection
+from batchflux.transport.serving import hang_up, listen_at, logger_of, next_connection
 from batchflux.webhooks.api import Call, WrongSignatureError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Receiver:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._listening.close()
+        await hang_up(self._listening)
         await self._runner.cleanup()
 
     async def _answered(self, request: web.BaseRequest) -> web.StreamResponse:
