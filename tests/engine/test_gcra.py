@@ -43,7 +43,7 @@ def test_the_rate_is_reached_although_timers_are_late(count: int, seed: int) -> 
     for _ in range(20 * count):
         now = pace.next_at(now) + random.uniform(0, 0.002)
         pace.take(now, NEVER)
-    assert 20 * count >= 0.985 * count * now
+    assert 20 * count >= 0.975 * count * now, "less what keeps it under the limit"
 
 
 @settings(deadline=None, max_examples=50)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.limits.gcra import LATENESS
+from batchflux.engine.limits.gcra import ALLOWANCE
 from batchflux.engine.limits.key_pool import (
     LEAD,
     PATIENCE,
@@ -223,7 +223,7 @@ def test_a_lease_is_granted_shortly_before_its_request_may_leave(virtual: asynci
             times.append(here.now())
         return times
 
-    every = 1 + LATENESS
+    every = 1 + ALLOWANCE
     assert virtual.run(scene()) == pytest.approx([0, 0, every - LEAD, every, 2 * every - LEAD, 2 * every])
 
 
@@ -305,7 +305,7 @@ def test_the_rate_of_a_key_holds_for_all_addresses_of_a_fleet_together(virtual: 
         await asyncio.gather(*(worker() for _ in range(4)), faster())
         return times, [key.schedule.sent for key in here.keys]
 
-    every = (1 + LATENESS) / 2
+    every = (1 + ALLOWANCE) / 2
     times, sent = virtual.run(scene())
     assert times[:6] == pytest.approx([every * number for number in range(6)])
     assert [after - before for before, after in pairwise(times[8:])] == pytest.approx([every / 2] * 15)
@@ -343,8 +343,8 @@ def test_those_who_wait_to_leave_leave_in_turn_and_a_cancelled_one_is_passed_ove
     assert first is not None
     assert third is not None
     assert fourth is not None
-    assert third - first == pytest.approx((1 + LATENESS) / 100)
-    assert fourth - third == pytest.approx((1 + LATENESS) / 100)
+    assert third - first == pytest.approx((1 + ALLOWANCE) / 100)
+    assert fourth - third == pytest.approx((1 + ALLOWANCE) / 100)
 
 
 def test_a_closing_gate_ends_the_wait_to_leave(virtual: asyncio.Runner) -> None:
@@ -378,7 +378,7 @@ def test_other_limits_hold_from_the_moment_they_are_given(virtual: asyncio.Runne
         await asyncio.sleep(1)
         assert [task.done() for task in tasks] == [True, True, False]
         assert here.limits.concurrency == 3
-        assert key.schedule.ceiling == pytest.approx(10 / (1 + LATENESS))
+        assert key.schedule.ceiling == pytest.approx(10 / (1 + ALLOWANCE))
         here.limits.retune(20, None)
         await asyncio.sleep(0.2)
         assert key.schedule.ceiling == float("inf")

@@ -13,7 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-LATENESS, LONGEST_LATENESS = 0.007, 0.05
+LATENESS = 0.007
+ALLOWANCE, LONGEST_ALLOWANCE = 0.02, 0.05  # by which requests may overtake each other on their way, on a busy machine
 PAIRS = 2.0  # servers let a second's worth come at once, at the least
 MOST_REMEMBERED = 10_000
 
@@ -53,7 +54,7 @@ class Gcra:
 
     def retune(self, count: float | None, seconds: float = 1.0) -> None:
         """Let another limit of the user's hold from now on."""
-        self._window = seconds + min(LATENESS * max(seconds, 1.0), LONGEST_LATENESS)
+        self._window = seconds + min(ALLOWANCE * max(seconds, 1.0), LONGEST_ALLOWANCE)
         self.ceiling = float("inf") if count is None else count / self._window
         whole = count is not None and 1 <= count <= MOST_REMEMBERED
         self._wire = deque(self._wire, maxlen=int(count) if whole and count is not None else 0)
