@@ -101,8 +101,7 @@ class Maker:
     def settle(self, asked: str, *, called: bool) -> None:
         """End an order: `called`, a call on record is of it; else its pictures need not be kept."""
         said = json.loads(asked)
-        sources = [*said["images"], *([said["mask"]] if "mask" in said else [])]
-        paths = [Path(os.path.normpath(self._manifest.base / source)) for source in sources if "://" not in source]
+        paths = [Path(os.path.normpath(self._manifest.base / source)) for source in _files(said)]
         self._uploads.settle([path for path in paths if path.parent.name == UPLOADS], called=called)
 
     def _source(self, picture: Picture, param: str) -> str:
@@ -204,9 +203,15 @@ def _check_usable(image: Reference) -> None:
 
 def _without_places(message: str, said: Mapping[str, Any]) -> str:
     """Return a message without the paths of uploads: where they lie is not the client's business."""
-    for source in (*said["images"], *([said["mask"]] if "mask" in said else [])):
-        message = message if "://" in source else message.replace(source, "that was uploaded")
+    for source in _files(said):
+        message = message.replace(source, "that was uploaded")
     return message
+
+
+def _files(said: Mapping[str, Any]) -> list[str]:
+    """Return the pictures of an order that are files, as it writes them."""
+    sources = [*said["images"], *([said["mask"]] if "mask" in said else [])]
+    return [source for source in sources if "://" not in source]
 
 
 def _refused(name: str, message: str) -> RefusalError:
