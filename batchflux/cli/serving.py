@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from batchflux.cli.terminal import OutputFolder, Whole
+from batchflux.cli.terminal import HOST, OutputFolder, at_port
 from batchflux.errors import UsageError
 from batchflux.ledger.summary import read_state
 from batchflux.review.listen import serve
@@ -24,14 +24,8 @@ _tell = partial(click.echo, err=True)
 
 @click.command("review")
 @click.argument("out", type=OutputFolder())
-@click.option(
-    "--host",
-    metavar="ADDRESS",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on; left out, only this machine can connect.",
-)
-@click.option("--port", metavar="PORT", default=0, show_default=True, type=Whole(0, 65535), help="0 takes a free one.")
+@HOST
+@at_port(0)
 @click.option(
     "--token",
     metavar="NAME",
@@ -80,9 +74,7 @@ async def _serve_review(out: Path, host: str, port: int, token: str | None, *, o
 
 @click.command("simulate")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", metavar="PORT", default=8765, show_default=True, type=Whole(0, 65535), help="0 takes a free one."
-)
+@at_port(8765)
 @click.option(
     "--faults",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -11,20 +11,21 @@ import sys
 import traceback
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from batchflux.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from decimal import Decimal
 
     from batchflux.ledger.books.mirrored import MirrorUse
     from batchflux.ledger.summary import ProviderUse
     from batchflux.state import Lesson
 
+F = TypeVar("F", bound="Callable[..., Any]")
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their descriptors
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -33,6 +34,23 @@ class Whole(click.IntRange):
     """A whole number within bounds, called so where something else was given."""
 
     name = "whole number"
+
+
+HOST = click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; left out, only this machine can connect.",
+)
+
+
+def at_port(usual: int) -> Callable[[F], F]:
+    """Add the port to listen on, by default the usual one."""
+    kind = Whole(0, 65535)
+    return click.option(
+        "--port", metavar="PORT", default=usual, show_default=True, type=kind, help="0 takes a free one."
+    )
 
 
 class OutputFolder(click.Path):

@@ -12,7 +12,7 @@ import click
 import uvloop
 
 from batchflux.cli.manifest import serving_options
-from batchflux.cli.terminal import Whole
+from batchflux.cli.terminal import HOST, at_port
 from batchflux.engine.shutdown import SIGNAL_EXIT
 from batchflux.gateway.clients import ClientKeys
 from batchflux.gateway.running import GatewayOptions
@@ -40,16 +40,8 @@ class _Teller(Watcher):
 
 @click.command("gateway")
 @serving_options
-@click.option(
-    "--host",
-    metavar="ADDRESS",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on; left out, only this machine can connect.",
-)
-@click.option(
-    "--port", metavar="PORT", default=8790, show_default=True, type=Whole(0, 65535), help="0 takes a free one."
-)
+@HOST
+@at_port(8790)
 @click.option(
     "--client-keys",
     metavar="FILE",
