@@ -170,6 +170,7 @@ class Desk:
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
         asked, job = await self._asked(order)
+        job = self.tagged(job, client.name)
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
@@ -260,7 +261,7 @@ class Desk:
         self, held: Held, call: Call, job: Job, count: int, *, again: bool
     ) -> tuple[bool, Sequence[Job]]:
         """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
-        take, called = partial(self.tagged, job, call.client), True
+        take, called = partial(self._maker.take, job), True
         repeats = again or call.mark is not None
         try:
             found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
@@ -272,7 +273,7 @@ class Desk:
                 return True, jobs
             repeats = False  # so nothing was bought for it before
             self._admit(held.client, job, count)
-            _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+            _, jobs = await self._run.database.submit(partial(begin_call, call=call, first=job, count=count, made=take))
         except RefusalError:
             called = False
             raise
@@ -282,9 +283,10 @@ class Desk:
             self._maker.settle(call.asked, called=called)
         return False, jobs
 
-    def tagged(self, job: Job, client: str, variant: int, position: int) -> Job:
-        """Return a job as a client's, as this variant."""
-        return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
+    @staticmethod
+    def tagged(job: Job, client: str) -> Job:
+        """Return a job as a client's."""
+        return replace(job, tags=((CLIENT, client),))
 
     @staticmethod
     def _before(connection: sqlite3.Connection, call: Call) -> Call | None:
@@ -295,7 +297,7 @@ class Desk:
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
-        if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
+        if not self._run.affords(job, count):
             raise errors.refusal(BUDGET, billed=False)
         calls = sum(held.client.name == client.name for held in (*self._held.values(), *self._marked.values()))
         if calls > MOST_OF_CLIENT:
@@ -379,7 +381,7 @@ class Desk:
             except (RefusalError, StorageError) as error:  # the manifest changed, or a photo is gone
                 self._run.session.event("call_left", number=call.number, message=str(error))
                 continue
-            made = partial(self.tagged, first, call.client)
+            made = partial(self._maker.take, self.tagged(first, call.client))
             for job in await self._run.database.submit(partial(jobs_on_record, call=call, made=made)):
                 self._under_way(self._resumed(job))
 

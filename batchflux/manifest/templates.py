@@ -286,6 +286,7 @@ def slug(text: Any) -> str:
     return joined
 
 
+@lru_cache(maxsize=4096)
 def _letter(char: str) -> str:
     """Return a letter, a Latin one without its accents, a digit or a mark of a script; a blank for all else."""
     if not char.isalnum():

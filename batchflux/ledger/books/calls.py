@@ -87,20 +87,21 @@ def uncalled(connection: sqlite3.Connection) -> str:
 
 
 def begin_call(
-    connection: sqlite3.Connection, call: Call, count: int, made: Callable[[int, int], Job]
+    connection: sqlite3.Connection, call: Call, first: Job, count: int, made: Callable[[int, int], Job]
 ) -> tuple[Call, list[Job]]:
     """Record a call and so many jobs, each `made` of its variant and its position; return both as they are on record.
 
-    `number` and `variant` of `call` are given here. The variants of a content follow each other, whoever calls for it.
+    `first` is the first variant of what is called for. `number` and `variant` of `call` are given here. The variants of
+    a content follow each other, whoever calls for it.
     """
     number: int = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM calls").fetchone()[0]
-    base = bytes.fromhex(made(1, 0).key)
+    base = bytes.fromhex(first.key)
     row = connection.execute("SELECT variant FROM takes WHERE content = ?", (base,)).fetchone()
-    first = (row[0] if row else 0) + 1
-    while _is_taken(connection, jobs := jobs_of(number, first, count, made)):  # by a job of the manifest, or a redo
-        first += 1
-    connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, first + count - 1))
-    call = call._replace(number=number, variant=first)
+    variant = (row[0] if row else 0) + 1
+    while _is_taken(connection, jobs := jobs_of(number, variant, count, made)):  # by a job of the manifest, or a redo
+        variant += 1
+    connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, variant + count - 1))
+    call = call._replace(number=number, variant=variant)
     connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call[:-1])
     rows = ((bytes.fromhex(job.key), number, place) for place, job in enumerate(jobs))
     connection.executemany("INSERT INTO call_jobs VALUES (?, ?, ?)", rows)
