@@ -194,6 +194,16 @@ def spent_by_client(connection: sqlite3.Connection) -> dict[str, int]:
     return {client: int(amount) for client, amount in connection.execute(_SPENT)}
 
 
+def begun_since(connection: sqlite3.Connection, at: float) -> dict[str, list[float]]:
+    """Return when each client's calls began since an epoch second, in order."""
+    begun: dict[str, list[float]] = {}
+    for client, began in connection.execute("SELECT client, at FROM calls ORDER BY number DESC"):
+        if began < at:
+            break
+        begun.setdefault(client, []).append(began)
+    return {client: times[::-1] for client, times in begun.items()}
+
+
 class Made(NamedTuple):
     """A picture of a call: the key of its job, its file and bytes, and the name that it has in the mirror, if any."""
 
