@@ -15,6 +15,7 @@ import json
 import math
 import mimetypes
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -31,12 +32,13 @@ from batchflux.ledger.reconcile import Selection, Work, collected_again, standin
 from batchflux.ledger.tables import currency, known_by_key
 from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
+from batchflux.output.base import further_in
 from batchflux.runner import NotMadeError
 from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from batchflux.engine.budget import Purse
@@ -356,13 +358,12 @@ class Desk:
 
     def _shot(self, job: Job, known: Known) -> Shot:
         name = str(known.file_name)
-        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         cost = known.cost + known.maybe_cost
-        return Shot(
+        shot = Shot(
             job=known.id,
             name=self._names.name(job.key, name.rpartition(".")[2]),
             path=str(self._run.session.folder / name),
-            media_type=media_type,
+            media_type=_media_type(name),
             width=known.width or 0,
             height=known.height or 0,
             bytes=known.bytes or 0,
@@ -372,6 +373,16 @@ class Desk:
             dropped=json.loads(known.spec).get("dropped", ()),
             elsewhere=None if self._there.mirror is None else partial(self._there.read, name, str(known.sha256), name),
         )
+        return replace(shot, further=tuple(self._further(job, shot, further_in(known.remarks))))
+
+    def _further(self, job: Job, shot: Shot, names: Sequence[str]) -> Iterator[Shot]:
+        """Yield the further pictures that an answer had and that are files here; nothing more is known of them."""
+        for place, name in enumerate(names, 2):
+            path = self._there.path(name)
+            with suppress(FileNotFoundError):  # somebody took it away just now
+                if path is not None:
+                    link, size = self._names.name(job.key, name.rpartition(".")[2], place), path.stat().st_size
+                    yield Shot(job=shot.job, name=link, path=str(path), media_type=_media_type(name), bytes=size)
 
     async def _taken_up(self) -> None:
         """See through what earlier runs left, as far as that is free; who asks for the rest has it tried again."""
@@ -410,6 +421,10 @@ class Desk:
                     raise
             else:
                 return
+
+
+def _media_type(name: str) -> str:
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def _billed(known: Known) -> bool:

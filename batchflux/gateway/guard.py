@@ -52,7 +52,7 @@ _PROXIED = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP")  # 
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
-_TOLD = ("jobs", "cost", "currency", "joined", "size", "dropped", "missing", "reference")
+_TOLD = ("jobs", "cost", "currency", "joined", "size", "dropped", "missing", "further", "reference")
 _TOLD_HEADERS = ", ".join((*(f"x-batchflux-{name}" for name in _TOLD), "retry-after"))
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

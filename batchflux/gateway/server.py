@@ -112,7 +112,7 @@ class Server:
                 return await send.send_stream(request, answer.stream(held.made), headers.noted(_notes(held, form)))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(held, shots, form, joined=joins)
+                request, answer.document(shots), self._told(request, held, shots, form, joined=joins)
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -130,7 +130,7 @@ class Server:
                 return await send.send_stream(request, frames, headers.noted(_notes(held, form)))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(held, shots, form, joined=joins)
+                request, answer.document(shots), self._told(request, held, shots, form, joined=joins)
             )
 
     async def _taken(self, request: web.Request, order: Order) -> tuple[Held, bool]:
@@ -166,13 +166,16 @@ class Server:
         base = links.base_of(self._public_url, request.scheme, request.host)
         return lambda shot: links.link_of(base, shot.name)
 
-    def _told(self, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
+    def _told(
+        self, request: web.Request, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool
+    ) -> dict[str, str]:
+        further = [self._link(request)(one) for shot in shots for one in shot.further]
         return headers.told(
             jobs=[shot.job for shot in shots],
             cost=self._desk.cost(shots),
             currency=self._desk.currency,
             joined=joined or not held.buys,
-            notes=_notes(held, form),
+            notes=_notes(held, form) | ({"further": ", ".join(further)} if further else {}),
         )
 
 

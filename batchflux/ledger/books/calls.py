@@ -205,19 +205,23 @@ def begun_since(connection: sqlite3.Connection, at: float) -> dict[str, list[flo
 
 
 class Made(NamedTuple):
-    """A picture of a call: the key of its job, its file and bytes, and the name that it has in the mirror, if any."""
+    """A picture of a call: the key of its job, its file and bytes, and the name that it has in the mirror, if any.
+
+    `remarks` are the job's, which name further pictures of the same answer.
+    """
 
     key: str
     file_name: str
     sha256: str
     mirrored: str | None
+    remarks: str | None
 
 
 def pictures_by_prefix(connection: sqlite3.Connection, prefix: str) -> list[Made]:
     """Return the pictures of calls whose job's key begins with these hex digits (an even number of them)."""
     first = bytes.fromhex(prefix)
     query = (
-        f"SELECT lower(hex(key)), file_name, sha256, {NAME_THERE} FROM jobs WHERE key BETWEEN ? AND ?"  # noqa: S608  constants
+        f"SELECT lower(hex(key)), file_name, sha256, {NAME_THERE}, remarks FROM jobs WHERE key BETWEEN ? AND ?"  # noqa: S608  constants
         " AND status = 'done' AND file_name IS NOT NULL AND EXISTS (SELECT 1 FROM call_jobs WHERE job = key)"
     )
     return [Made._make(row) for row in connection.execute(query, (first, first.ljust(32, b"\xff")))]
