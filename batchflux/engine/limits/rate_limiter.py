@@ -23,7 +23,16 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.gcra import Cause
-from batchflux.engine.limits.key_pool import AT, LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.limits.key_pool import (
+    AT,
+    LEAD,
+    PATIENCE,
+    SHORT_PATIENCE,
+    Key,
+    Lease,
+    all_dead,
+    nothing_but_refusals,
+)
 from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError
@@ -292,10 +301,17 @@ class RateLimiter:
                 key.resting_until = max(key.resting_until, now + error.retry_after)
             self._outages.answered(key.place, self._loop.time())
             self._refused_at = now if self._refused_at is None else self._refused_at
-            if now - self._refused_at > PATIENCE:
-                self._gate.close(nothing_but_refusals(error))
+            patience = self._patience()
+            if now - self._refused_at > patience:
+                self._gate.close(nothing_but_refusals(error, patience))
         self._dispatch()
         return Rest(key, now + error.retry_after) if error.retry_after else None
+
+    def _patience(self) -> float:
+        """Return for how many seconds of nothing but 429s more is asked, as the one that is refused now tells."""
+        if self.in_flight > 1:  # another request may be served yet
+            return PATIENCE
+        return min(PATIENCE, max(self._outages.patience, SHORT_PATIENCE))
 
     def waiting_for(self) -> tuple[str, float] | None:
         """Return what keeps back the request that is next, for how many seconds; None when nothing does for long."""
