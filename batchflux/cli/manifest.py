@@ -66,7 +66,9 @@ CHANGES = (  # of a manifest, by whatever command that works on one
 )
 OPTIONS = (  # that `plan` and `run` share
     *CHANGES,
-    click.option("--only", metavar="GLOB", multiple=True, help="Only jobs whose id matches, as 'mug-*'; may be given again."),
+    click.option(
+        "--only", metavar="GLOB", multiple=True, help="Only jobs whose id matches, as 'mug-*'; also several times."
+    ),
     click.option("--limit", type=Whole(min=1), metavar="N", help="Work on at most N jobs."),
     click.option("--sample", type=Whole(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."),
     click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review."),

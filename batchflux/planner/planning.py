@@ -239,6 +239,11 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
     return said
 
 
+def _selected(survey: Survey) -> dict[str, Any]:
+    """Return what is to be said of `--only`."""
+    return {"missed": survey.missed, "warnings": tuple(survey.warnings)}
+
+
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked, put = paces or {}, manifest.provider, survey.asked, survey.unpublished
@@ -267,8 +272,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         set_aside=survey.set_aside,
         set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
-        missed=survey.missed,
-        warnings=tuple(survey.warnings),
+        **_selected(survey),
         maybe=survey.maybe,
         lost=survey.lost,
         retried=survey.retried,
