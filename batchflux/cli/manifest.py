@@ -268,6 +268,7 @@ def _table(note: dict[str, Any]) -> str:
         "delimiter": "with {} between cells",
         "sheet": "sheet {}",
         "hidden_rows": "hidden rows too ({})",
+        "merged_cells": "merged cells in each of their rows ({})",
     }
     read = [form.format(note[name]) for name, form in names.items() if name in note]
     kinds = {
