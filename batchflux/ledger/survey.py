@@ -90,8 +90,9 @@ class Survey:
     that needs it and how many do, of which `references` is the count; `photos` are counted as photos.Seen does.
     `redone` has a byte for each row of the ledger, by number: whether it is worked on. `missed` says that no job's
     id is like the selection's `only`. `renamed` has how many file names were changed to such that Windows has, and
-    the first; `same` names the first jobs that were merged. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
-    second time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
+    the first; `same` names the first jobs that were merged. `jobs` are all of them, in order, where they are few
+    enough to be kept: a run need not make them a second time. `tables` says of each what was assumed and left out,
+    `selection` is what was asked, a sample found.
     `unpublished` counts what would be put into a bucket; None where photos are not.
     """
 

@@ -71,8 +71,8 @@ class Expansion:
     to have tried again; it learns what became of each. `known_as` finds what a ledger has a job by, from its key,
     the one that it had before, and the one of the style that it goes by with or without `references.publish`; such a
     job keeps both key and id. `merged` counts the jobs left out so far
-    because an earlier one has their key, `same` names the first of them; `faults` counts the faults reported. `tables` says of each table what was assumed and
-    left out so far.
+    because an earlier one has their key, `same` names the first of them; `faults` counts the faults reported.
+    `tables` says of each table what was assumed and left out so far.
     """
 
     def __init__(

@@ -70,8 +70,8 @@ class Plan:
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
-    `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `merged_samples` are the first of the jobs that are made by an
-    earlier one, by their ids, or where they come from. `webhooks` is the
+    `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `merged_samples` are
+    the first of the jobs that an earlier one is made for, by their ids, or where they come from. `webhooks` is the
     `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
     its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
     so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that pictures are put into,
