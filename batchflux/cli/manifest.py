@@ -211,7 +211,9 @@ def _job_lines(result: Plan) -> list[str]:
             f"  asked     {result.lost:>9,}  of the unknown are asked for first: their API may have accepted them"
         )
     if counts.get("merged"):
-        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+        more = ", ..." if counts["merged"] > len(result.merged_samples) else ""
+        names = f"{', '.join(result.merged_samples)}{more}"
+        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}: {names}")
     text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
     if result.dropped:
         text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
@@ -281,6 +283,7 @@ def _table(note: dict[str, Any]) -> str:
         "delimiter": "with {} between cells",
         "sheet": "sheet {}",
         "hidden_rows": "hidden rows too ({})",
+        "merged_cells": "merged cells in each of their rows ({})",
     }
     read = [form.format(note[name]) for name, form in names.items() if name in note]
     kinds = {

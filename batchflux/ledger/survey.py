@@ -90,9 +90,9 @@ class Survey:
     that needs it and how many do, of which `references` is the count; `photos` are counted as photos.Seen does.
     `redone` has a byte for each row of the ledger, by number: whether it is worked on. `unmeant` are
     the globs of the selection's `only` that no job's id is like, `missed` says that all of them are. `renamed` has
-    how many file names were changed to such that Windows has, and the first. `jobs` are all of them, in order, where
-    they are few enough to be kept: a run need not make them a second time. `tables` says of each what was assumed and
-    left out, `selection` is what was asked, a sample found.
+    how many file names were changed to such that Windows has, and the first; `same` names the first jobs that were
+    merged. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a second
+    time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
     `unpublished` counts what would be put into a bucket; None where photos are not.
     """
 
@@ -129,6 +129,7 @@ class Survey:
     unmeant: list[str] = field(default_factory=list)
     missed: str | None = None
     renamed: tuple[int, str] = (0, "")
+    same: tuple[str, ...] = ()
     jobs: list[Job] | None = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     selection: Selection = field(default_factory=Selection)
@@ -405,6 +406,7 @@ def survey_jobs(
     if faults:
         raise ManifestError(faults)
     survey.merged, survey.renamed, survey.tables, survey.selection = jobs.merged, jobs.renamed, jobs.tables, selection
+    survey.same = tuple(jobs.same)
     if photos is not None:
         survey.photos = photos.seen.as_counts()
     if wanted:

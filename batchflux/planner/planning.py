@@ -71,6 +71,7 @@ class Plan:
     rows were left out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run
     would miss, and `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and
     cost no more. `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first.
+    `merged_samples` are the first of the jobs that an earlier one is made for, by their ids, or where they come from.
     `webhooks` is the `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time
     (ISO 8601, with its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many
     local `photos`, of so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that
@@ -112,6 +113,7 @@ class Plan:
     proxy: str | None = None
     renamed: int = 0
     renamed_sample: str = ""
+    merged_samples: tuple[str, ...] = ()
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
     webhooks: dict[str, Any] | None = None
     without_fallback: int = 0
@@ -280,6 +282,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
         renamed=survey.renamed[0],
         renamed_sample=survey.renamed[1],
+        merged_samples=survey.same,
         providers=each,
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
