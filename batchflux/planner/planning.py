@@ -246,6 +246,11 @@ def _selected(survey: Survey) -> dict[str, Any]:
     return {"missed": survey.missed, "warnings": tuple(survey.warnings)}
 
 
+def _named(survey: Survey) -> dict[str, Any]:
+    """Return which file names are not as planned, and which jobs have none of their own."""
+    return {"renamed": survey.renamed[0], "renamed_sample": survey.renamed[1], "merged_samples": survey.same}
+
+
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked, put = paces or {}, manifest.provider, survey.asked, survey.unpublished
@@ -280,9 +285,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         retried=survey.retried,
         tables=tuple(survey.tables),
         learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
-        renamed=survey.renamed[0],
-        renamed_sample=survey.renamed[1],
-        merged_samples=survey.same,
+        **_named(survey),
         providers=each,
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
