@@ -169,14 +169,20 @@ def _for_excel(folder: str) -> str:
 
 
 def _next_step(summary: Summary) -> str:
-    """Return what to do next: to look at what there is, or the command that continues what was stopped."""
+    """Return what to do next: to look at what there is, or the command that continues what was stopped.
+
+    It works on no more jobs than the one that was stopped, and sends no request again that this would not have.
+    """
     if summary.reason == "finished":
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
     short = next((key for key, remedy in RAISE.items() if summary.message.endswith(remedy)), None)
     command = ["batchflux", "run", given["path"]]
-    for option in ("out", "provider", "env_file", "sample", *LIMITS, "on", "workers"):
+    for option in ("out", "provider", "env_file", "limit", "sample", *LIMITS, "on", "workers"):
         command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] and option != short else []
+    command += [word for glob in given["only"] for word in ("--only", glob)]
+    command += ["--redo"] if given["redo"] else []
+    command += ["--on-unknown", given["on_unknown"]] if given["on_unknown"] != "retry" else []
     for value in given["sets"]:
         command += ["--set", without_signatures(value)] if not value.startswith(f"limits.{short}=") else []
     command += ["--set", f"limits.{short}=MORE"] if short else []

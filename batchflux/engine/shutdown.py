@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ CUT_OFF = "Stopped at once by a second signal: what was under way may have been 
 REMEMBERED = 256
 _HANDLERS: dict[signal.Signals, Callable[[signal.Signals], None]] = {}  # those of the process
 QUANTILE = 0.95
+LOOKS = 60.0  # seconds between looks at the machine's clock
 
 
 class Halted(Exception):  # noqa: N818  not an error: the job goes back to pending
@@ -118,12 +121,26 @@ async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
 
 
 class Deadline:
-    """Stops attempts that would, by the run's own latencies, end after `at` (seconds of the loop's clock)."""
+    """Stops attempts that would, by the run's own latencies, end after `at` (seconds of the loop's clock).
 
-    def __init__(self, at: float | None, label: str, gate: Gate) -> None:
+    That clock stands still while the machine sleeps, and goes on evenly when its time is set. So a deadline that is a
+    time of day, epoch second `ends`, is over when `now` says so, too.
+    """
+
+    def __init__(
+        self,
+        at: float | None,
+        label: str,
+        gate: Gate,
+        *,
+        ends: float | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._at = at
         self._label = label
         self._gate = gate
+        self._ends = ends
+        self._now = now
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
@@ -133,9 +150,13 @@ class Deadline:
         self._seconds.append(seconds)
 
     def check(self, now: float) -> None:
-        """Close the gate when an attempt that starts now would probably end too late."""
-        if self._at is not None and now + self.expected() > self._at:
+        """Close the gate when an attempt that starts now, by the loop's clock, would probably end too late."""
+        if self._at is not None and self._left(now) < self.expected():
             self._close()
+
+    def _left(self, now: float) -> float:
+        left = (math.inf if self._at is None else self._at) - now
+        return left if self._ends is None else min(left, self._ends - self._now())
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -148,9 +169,9 @@ class Deadline:
             self._watched = False
             self._set_timer()
 
-    def retune(self, at: float | None, label: str) -> None:
+    def retune(self, at: float | None, label: str, ends: float | None = None) -> None:
         """Let another deadline hold from now on."""
-        self._at, self._label = at, label
+        self._at, self._label, self._ends = at, label, ends
         self._set_timer()
 
     def expected(self) -> float:
@@ -163,7 +184,18 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
         if self._watched and self._at is not None:
-            self._timer = asyncio.get_running_loop().call_at(self._at, self._close)
+            self._wait(self._at)
+
+    def _wait(self, at: float) -> None:
+        """Look at the time at `at`, and each minute before where the machine's clock is one that ends the run."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(at if self._ends is None else min(at, loop.time() + LOOKS), self._look, at)
+
+    def _look(self, at: float) -> None:
+        if self._left(asyncio.get_running_loop().time()) <= 0:
+            self._close()
+        else:
+            self._wait(at)
 
     def _close(self) -> None:
         message = f"The deadline ({self._label}) leaves no time for another request: run again to continue."

@@ -72,7 +72,7 @@ class Wish:
     """
 
     kind: str
-    only: str | None = None
+    only: str | Sequence[str] | None = None
     where: Sequence[str] = ()
     accepted: bool = False
     split: Split = field(default_factory=Split)

@@ -64,17 +64,18 @@ class Plan:
     the dearest that can, it would be `worst_cost`. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
-    sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
-    cannot be had any more, or a request that was lost turns out not to be accepted: APIs are asked for that of `lost`
-    jobs. `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
-    out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
-    `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
-    `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
-    `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
-    its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
-    so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that pictures are put into,
-    with how many are left to be put of those that are done.
+    sent). `missed` says that no job is selected, `warnings` which globs select none. `maybe` of the calls are made only
+    where a picture that was received cannot be had any more, or a request that was lost turns out not to be accepted:
+    APIs are asked for that of `lost` jobs. `retried` jobs that had failed are among those to do. `doubt` says why a run
+    would not start before it was asked, and what is answered by. `tables` says of each table how it was read, and which
+    rows were left out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run
+    would miss, and `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and
+    cost no more. `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first.
+    `merged_samples` are the first of the jobs that an earlier one is made for, by their ids, or where they come from.
+    `webhooks` is the `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time
+    (ISO 8601, with its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many
+    local `photos`, of so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that
+    pictures are put into, with how many are left to be put of those that are done.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Plan:
     dropped: dict[str, int] = field(default_factory=dict)
     canary: int = 0
     missed: str | None = None
+    warnings: tuple[str, ...] = ()
     maybe: int = 0
     lost: int = 0
     retried: int = 0
@@ -111,6 +113,7 @@ class Plan:
     proxy: str | None = None
     renamed: int = 0
     renamed_sample: str = ""
+    merged_samples: tuple[str, ...] = ()
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
     webhooks: dict[str, Any] | None = None
     without_fallback: int = 0
@@ -238,6 +241,16 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
     return said
 
 
+def _selected(survey: Survey) -> dict[str, Any]:
+    """Return what is to be said of `--only`."""
+    return {"missed": survey.missed, "warnings": tuple(survey.warnings)}
+
+
+def _named(survey: Survey) -> dict[str, Any]:
+    """Return which file names are not as planned, and which jobs have none of their own."""
+    return {"renamed": survey.renamed[0], "renamed_sample": survey.renamed[1], "merged_samples": survey.same}
+
+
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked, put = paces or {}, manifest.provider, survey.asked, survey.unpublished
@@ -266,14 +279,13 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         set_aside=survey.set_aside,
         set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
-        missed=survey.missed,
+        **_selected(survey),
         maybe=survey.maybe,
         lost=survey.lost,
         retried=survey.retried,
         tables=tuple(survey.tables),
         learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
-        renamed=survey.renamed[0],
-        renamed_sample=survey.renamed[1],
+        **_named(survey),
         providers=each,
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,

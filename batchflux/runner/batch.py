@@ -74,6 +74,8 @@ class _Run:
                 reach("run.surveyed")
                 remember_folder(self.manifest)
                 await session.begin(jobs=plan.counts, calls=plan.calls)
+                for warning in survey.warnings:
+                    session.event("selects_nothing", message=warning)
                 self.books.bring_in_line(survey)
                 async with session.monitor.kept():
                     await self._performed(survey, plan, already)

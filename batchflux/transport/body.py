@@ -1,7 +1,8 @@
 """The body of an answer, piece by piece, decoded as it comes: also from codings that were not asked for.
 
 What is named as coded and is not (a proxy undid the coding and left the header), or is coded in a way that cannot be
-undone here, is passed on as it came: an answer that was paid for is not lost for its header.
+undone here, is passed on as it came: an answer that was paid for is not lost for its header. What is coded and not
+named so (a proxy took the header out) is told by its first bytes, with which no picture and no text begins.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Body:
         makers = [_CODINGS[name.strip()] for name in reversed(named) if name.strip() in _CODINGS]
         self.missing = next((module for module, make in makers if module and make() is None), "")
         self._response = response
-        self._codings = [] if self.missing else [_Coding(make) for _, make in makers]
+        self._codings: list[_Coding | _Unsaid] = (
+            [] if self.missing else [*(_Coding(make) for _, make in makers), _Unsaid()]
+        )
         self._pieces: Iterator[bytes] = iter(())
 
     async def next(self, until: Until, idle: float = float("inf")) -> bytes:
@@ -45,7 +48,7 @@ class Body:
                     return piece
             data = await _next_piece(self._response, until, idle)
             if not data:
-                return self._codings[0].undecoded() if self._codings else b""
+                return next((rest for coding in self._codings if (rest := coding.undecoded())), b"")
             if not self._codings:
                 return data
             self._pieces = iter((data,))
@@ -115,6 +118,34 @@ class _Coding:
                 self._decoder, self._ended = None, True
 
 
+class _Unsaid:
+    """Undoes a coding that nobody named."""
+
+    def __init__(self) -> None:
+        self._coding: _Coding | None = None
+        self._told = False
+        self._began = b""  # until its first bytes have told
+
+    def decoded(self, coded: Iterator[bytes]) -> Iterator[bytes]:
+        """Give the pieces of what comes; aiohttp.ClientPayloadError in the midst of a coding."""
+        for piece in coded:
+            data, self._began = self._began + piece, b""
+            if not self._told and any(len(data) < len(begin) and begin.startswith(data) for begin in _BEGINNINGS):
+                self._began = data
+                continue
+            if not self._told:
+                self._told = True
+                named = next((name for begin, name in _BEGINNINGS.items() if data.startswith(begin)), None)
+                make = _CODINGS[named][1] if named else None
+                self._coding = _Coding(make) if make and make() is not None else None
+            yield from self._coding.decoded(iter((data,))) if self._coding else (data,)
+
+    def undecoded(self) -> bytes:
+        """Return once what came of something too short to show how it is coded."""
+        began, self._began = self._began, b""
+        return began or (self._coding.undecoded() if self._coding else b"")
+
+
 class _Inflating:
     """`gzip`, and `deflate` in a zlib wrapper or raw (RFC 9110 section 8.4.1 and its note)."""
 
@@ -181,6 +212,8 @@ _CODINGS: dict[str, tuple[str, Callable[[], _Decoder | None]]] = {
     "br": ("brotli", lambda: _Brotli(_BROTLI) if hasattr(_BROTLI, "Decompressor") else None),
     "zstd": (_ZSTD, lambda: _Zstandard(_ZSTANDARD) if _ZSTANDARD else None),
 }
+
+_BEGINNINGS = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 async def _next_piece(response: aiohttp.ClientResponse, until: Until, idle: float) -> bytes:

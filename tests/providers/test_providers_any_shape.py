@@ -84,6 +84,7 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
     "url is relative, no end": ({"data": [{"url": "/files/77"}]}, Link(url="https://relay.example/files/77")),
     "url without a scheme": ({"data": [{"url": "//cdn.example/x.jpg"}]}, Link(url="https://cdn.example/x.jpg")),
     "url of a bare host": ({"data": [{"url": "cdn.example/x.jpg"}]}, Link(url="https://cdn.example/x.jpg")),
+    "data url in a data url": ({"data": [{"b64_json": f"data:image/png;base64,{DATA}"}]}, MADE),
     "url list": ({"data": [{"url": [PLAIN]}]}, Link(url=PLAIN)),
     "url is base64": ({"data": [{"url": B64}]}, MADE),
     "url in quotes": ({"data": [{"url": f'"{OUT}"'}]}, Link(url=OUT)),
@@ -390,6 +391,31 @@ def test_a_picture_is_found_in_any_shape(
     if style == "chat" or "as base64" not in name:
         assert read(answer, job, body_of(shape)) == expected
         assert providers()["flux-relay", style].read_again(job, body_of(shape), base_url=RELAY).asset == expected
+
+
+CHARSETS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+@pytest.mark.parametrize(
+    "text", [json.dumps({"data": [{"url": OUT}]}), sse(chat(f"![图]({OUT})"))], ids=["JSON", "stream"]
+)
+def test_an_answer_is_read_in_any_charset_of_unicode(
+    answer: Callable[..., Any], make_job: Callable[..., Job], charset: str, text: str
+) -> None:
+    assert read(answer, make_job(), text.encode(charset)) == Link(url=OUT)
+
+
+@pytest.mark.parametrize("named", ["gbk", '"GB18030"', "utf-8", "punycode", "none", ""])
+def test_a_charset_is_believed_where_the_answer_is_not_in_utf_8(
+    answer: Callable[..., Any], make_job: Callable[..., Job], named: str
+) -> None:
+    text = json.dumps({"error": {"message": "余额不足"}}, ensure_ascii=False)
+    told = {"content-type": f"application/json; charset={named}"}
+    foreign = "gb" in named.lower()
+    for charset in ("utf-8", "gbk") if foreign else ("utf-8",):
+        error = answer(make_job(), [text.encode(charset)], headers=told)
+        assert (error.code, "余额不足" in error.message) == (Code.QUOTA, True)
 
 
 @pytest.mark.parametrize("name", NONE)

@@ -173,11 +173,19 @@ ODD = {
     "blank before a colon": HEAD + b"Content-Length : 5\r\n\r\nhello",
     "control characters": HEAD + b"X-A: b\0c\x1b\r\nContent-Length: 5\r\n\r\nhello",
     "a folded header": HEAD + b"X-A: b\r\n  c\r\nContent-Length : 5\r\n\r\nhello",
+    "lines that are no headers": HEAD + b"Warning: no such file\r\nnothing\r\n: x\r\nContent-Length: 5\r\n\r\nhello",
+    "a length that is none": HEAD + b"Content-Length: -1\r\n\r\nhello",
+    "an empty length beside chunks": HEAD
+    + b"Content-Length:\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "many headers": HEAD + b"X-A: b\r\n" * 300 + b"Content-Length: 5\r\n\r\nhello",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\nhello",
     "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + HEAD + b"Content-Length: 5\r\n\r\nhello",
     "line ends before": b"\r\n\r\n" + OK,
     "gzip that is none": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
     "gzip said twice": HEAD + b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n\r\n" + CODED,
     "gzip twice": HEAD + b"Content-Encoding: gzip, gzip\r\n\r\n" + gzip.compress(CODED),
+    "gzip that nobody named": HEAD + b"\r\n" + CODED,
+    "gzip twice, said once": PACKED + gzip.compress(CODED),
     "gzip by another name": HEAD + b"Content-Encoding: X-GZIP\r\n\r\n" + CODED,
     "gzip without its end": PACKED + CODED[:-4],
     "gzip with padding": PACKED + CODED + b"\0\0\0",
@@ -445,6 +453,7 @@ async def test_an_answer_that_does_not_come_in_time_is_unknown(serve: Any, conne
 NOISE = gzip.compress(random.Random(1).randbytes(100_000))
 CUTS: dict[str, list[Any]] = {
     "short": ["read", HEAD + b"Content-Length: 10\r\n\r\nhello"],
+    "until it ends, reset": ["read", HEAD + b"\r\nhello", "reset"],
     "short, reset": ["read", HEAD + b"Content-Length: 10\r\n\r\nhello", "reset"],
     "chunked": ["read", CHUNKED + b"5\r\nhello\r\n"],
     "bad chunk": ["read", CHUNKED + b"5\r\nhello\r\nzz\r\n"],

@@ -207,8 +207,10 @@ def all_dead(keys: Sequence[Key], error: JobError) -> StopRun:
     return StopRun(error.code.value, f"{what}: {remedy}, then run again to continue.")
 
 
-def nothing_but_refusals(error: JobError, seconds: float) -> StopRun:
-    """Return why the run stops after so many seconds of 429s."""
+def nothing_but_refusals(error: JobError, seconds: float, patience: float) -> StopRun | None:
+    """Return why the run stops after so many seconds of 429s, None where it goes on; `patience` is that of outages."""
+    if seconds <= min(PATIENCE, max(patience, SHORT_PATIENCE)):
+        return None
     what = f"The provider has answered nothing but 'too many requests' for {seconds / 60:.3g} minutes"
     remedy = "lower limits.rate or wait, then run again to continue."
     return StopRun(Code.RATE_LIMITED.value, f"{what} ({error.message}): {remedy}")

@@ -25,6 +25,7 @@ from batchflux.providers.answers.sse import events, joined
 from batchflux.providers.answers.transcript import Transcript
 from batchflux.providers.answers.untrusted import (
     UnreadableError,
+    as_utf8,
     closed_off,
     elements,
     objects,
@@ -146,7 +147,7 @@ class AnswerReader:
         """The whole body, which is not held in pieces besides."""
         body = b"".join(self._pieces)
         self._pieces.clear()
-        return body
+        return body if is_picture(body[:32]) else as_utf8(body, self._headers.get("content-type", ""))
 
     @cached_property
     def _is_stream(self) -> bool:

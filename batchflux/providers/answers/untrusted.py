@@ -28,6 +28,13 @@ _XML = re.compile(
     r"|(?P<text>[^<]+)",
     re.DOTALL,
 )
+_CHARSET = re.compile(
+    r";\s*charset\s*=\s*[\"']?((?:gb|big5|euc|shift|sjis|iso|latin|windows|cp|utf|koi8)[\w.-]{0,20})", re.IGNORECASE
+)
+_WIDE = re.compile(  # a BOM, or a first character of ASCII before another
+    rb"(?P<utf_32>\xff\xfe\0\0|\0\0\xfe\xff)|(?P<utf_16>\xff\xfe|\xfe\xff)|(?P<utf_32_le>[{\[\"<d]\0\0\0[^\0])"
+    rb"|(?P<utf_32_be>\0\0\0[{\[\"<d]\0)|(?P<utf_16_le>[{\[\"<d]\0[^\0])|(?P<utf_16_be>\0[{\[\"<d]\0)"
+)
 _CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$")
 
 
@@ -39,6 +46,29 @@ class UnreadableError(ValueError):
 _DECODER = json.JSONDecoder(
     parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INTEGER else digits, strict=False
 )
+
+
+def as_utf8(body: bytes, media_type: str) -> bytes:
+    """Return a body of text in UTF-8: from UTF-16 and UTF-32, told by their first bytes, and the charset that is named.
+
+    What is UTF-8 already stays as it is, whatever is named; so does what is in no charset that is known.
+    """
+    wide = _WIDE.match(body)
+    named = wide.lastgroup if wide else (charset[1] if (charset := _CHARSET.search(media_type)) else None)
+    if named is None or not (wide or _is_foreign(body)):
+        return body
+    try:
+        return body.decode(named.replace("_", "-"), "replace").encode(errors="replace")
+    except LookupError:
+        return body
+
+
+def _is_foreign(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return error.reason != "unexpected end of data"  # cut off
+    return False
 
 
 def text_of(body: bytes) -> str:
@@ -164,8 +194,9 @@ def is_data_url(text: str) -> bool:
 
 def without_head(text: str) -> str:
     """Return the base64 of a text, without what makes it a `data:` URL."""
-    head = _DATA_URL.match(text)
-    return text[head.end() :] if head else text
+    while (head := _DATA_URL.match(text)) is not None:  # some relays write it twice
+        text = text[head.end() :]
+    return text
 
 
 def decode_base64(text: str) -> bytes:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
 HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
+MOST_HEADERS = 2000
 
 UNKNOWN_TO_PROXY = 407
 _UNREACHED = frozenset({502, 503})
@@ -272,4 +273,5 @@ def _open_session(
         trust_env=False,
         max_line_size=HEADER_BYTES,
         max_field_size=HEADER_BYTES,
+        max_headers=MOST_HEADERS,
     )

@@ -1,10 +1,12 @@
 """Puts in order what real servers get slightly wrong in HTTP, so that a paid answer is not given up for it.
 
 It stands between a connection and aiohttp's parser, which takes nothing but HTTP to the letter. A head gets one
-Content-Length where the same was said twice, none where the body is chunked; no blank before a colon, no control
-character in a value. Chunk sizes lose their extensions and blanks. What follows an answer is dropped, and its
-connection closed: a second one is never anybody's. All else passes as it came: what has no single meaning (two lengths
-that differ, a size that is no number) the parser refuses.
+Content-Length where the same was said twice, none where the body is chunked or the length is no number; no blank
+before a colon, no control character in a value, no line that is no header. Chunk sizes lose their extensions and
+blanks. A body that ends with its connection is passed on in chunks, for the parser takes one that was reset for a
+whole one. What follows an answer is dropped, and its connection closed: a second one is never anybody's. All else
+passes as it came: what has no single meaning (two lengths that differ, a chunk's size that is no number) the parser
+refuses.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _SIZE_BEGUN = re.compile(rb"[ \t]*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*)?\r?")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _PLAIN = re.compile(rb"HTTP/1\.[01] (\d{3})[^\r\n]*\r\n(?:[!-9;-~]+:[\t -~\x80-\xff]*\r\n)*\r\n")  # nothing to mend
 _FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding):[ \t]*([^\r\n]*)")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FOLD = re.compile(rb"\r?\n[ \t]+")  # a header over several lines, which HTTP had once
 _NO_BODY = frozenset({204, 304})
 
@@ -75,11 +78,14 @@ class Lenient(asyncio.Protocol):
     def eof_received(self) -> None:
         """Pass on what is held of an answer that was cut off, and that it was."""
         self._pass(len(self._held))
+        self._closed()
         self._parser.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on that the connection is gone."""
         self._pass(len(self._held))
+        if exc is None:
+            self._closed()
         self._parser.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -110,6 +116,9 @@ class Lenient(asyncio.Protocol):
             self._step = self._size if chunked else self._as_it_came if length is None else self._body
             if status in _NO_BODY or length == 0:
                 self._step = self._over
+            elif not _FRAMING.search(head):
+                self._step = self._until_closed
+                head = head.replace(b"\r\n", b"\r\nTransfer-Encoding: chunked\r\n", 1)
         self._parser.data_received(head)
         return True
 
@@ -171,6 +180,18 @@ class Lenient(asyncio.Protocol):
             self._transport.close()
         return False
 
+    def _until_closed(self) -> bool:
+        """Pass on the bytes of a body without an end of its own as a chunk."""
+        data, self._held = self._held, b""
+        self._parser.data_received(b"%x\r\n%b\r\n" % (len(data), data))
+        return False
+
+    def _closed(self) -> None:
+        """End a body that ends with its connection."""
+        if self._step == self._until_closed:
+            self._step = self._over
+            self._parser.data_received(b"0\r\n\r\n")
+
     def _as_it_came(self) -> bool:
         self._pass(len(self._held))
         return False
@@ -191,10 +212,12 @@ def _rewritten(head: bytes) -> bytes:
     head = _FOLD.sub(b" ", head.rstrip(b"\r\n"))
     first, *lines = [_CONTROLS.sub(b" ", line.rstrip(b"\r")) for line in head.split(b"\n")]
     named = [(name.rstrip(b" \t"), value) for name, _, value in (line.partition(b":") for line in lines)]
+    named = [pair for pair in named if _NAME.fullmatch(pair[0])]
     named = [pair for pair in named if not (_is(pair, b"transfer-encoding") and _said(pair) == b"identity")]
     chunked = any(_is(pair, b"transfer-encoding") and _said(pair).endswith(b"chunked") for pair in named)
     lengths = {part.strip() for pair in named if _is(pair, b"content-length") for part in _said(pair).split(b",")}
-    if chunked or len(lengths) == 1:
+    lengths = {length for length in lengths if length.isdigit()}
+    if chunked or len(lengths) <= 1:
         named = [pair for pair in named if not _is(pair, b"content-length")]
     if len(lengths) == 1 and not chunked:
         named.append((b"Content-Length", b" " + lengths.pop()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import json
 import struct
@@ -83,7 +82,6 @@ def no_pictures() -> dict[str, bytes]:
         "bmp": saved(still(), "BMP"),
         "tiff": saved(still(), "TIFF"),
         "icon": saved(still(), "ICO"),
-        "gzipped": gzip.compress(right),
         "signature": right[:8],
         "half": right[: len(right) // 2],
         "noend": right[:-12],
