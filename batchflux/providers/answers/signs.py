@@ -110,6 +110,7 @@ _FINE = _set(
     """stop length max_tokens end_turn stop_sequence eos eos_token completed complete success finished null none
     finish_reason_unspecified block_reason_unspecified"""
 )
+_FLAGGED = re.compile(r"(?:is_|has_)?nsfw(?:_contents?|_concepts?)?(?:_detected)?")
 MODERATED_REASONS = _set(
     """content_filter content_filtered safety prohibited_content image_safety image_prohibited_content recitation
     image_recitation blocklist spii model_armor jailbreak refusal moderated guardrail guardrails guardrail_intervened
@@ -168,6 +169,8 @@ def _end_of(key: str) -> str | None:
 
 def bad_end(key: str, value: Any) -> str:
     """Return the reason by which an answer says that it came to no good end, as `finish_reason:safety`; else empty."""
+    if (value is True or value == [True]) and _FLAGGED.fullmatch("_".join(words_of(key))):
+        return "finish_reason:safety"
     kind = _end_of(key) if isinstance(value, str) else None
     reason = "_".join(words_of(value)).strip("_") if kind else ""
     return f"{kind}:{reason}" if reason and reason not in _FINE else ""
