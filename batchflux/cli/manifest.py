@@ -15,7 +15,17 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.lines import about, at_most, batch_lines, mode_lines, photo_lines, time_of
-from batchflux.cli.terminal import Whole, count, dropped_fields, duration, learned_lines, money, place, same_again
+from batchflux.cli.terminal import (
+    Whole,
+    agreed,
+    count,
+    dropped_fields,
+    duration,
+    learned_lines,
+    money,
+    place,
+    same_again,
+)
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
@@ -305,7 +315,7 @@ def settle(manifest: Manifest, *, asks: bool) -> None:
         return
     if not asks:
         raise UsageError(f"Not started: {question}")
-    if not click.confirm(f"{question}\n\nGo on all the same?", err=True):
+    if not agreed(f"{question}\n\nGo on all the same?"):
         raise UsageError("Not started: nothing was spent.")
 
 
