@@ -190,12 +190,15 @@ class UsageError(BatchfluxError):
 
 
 class StopRun(BatchfluxError):  # noqa: N818  it is the run's end, not a mistake
-    """The run stops before its end: budget, deadline, failing provider. Resumable."""
+    """The run stops before its end: budget, deadline, failing provider. Resumable.
+
+    `to_raise` is the key under `limits` without a raise of which another run would stop at once, too.
+    """
 
     exit_code = 3
 
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, message: str, *, to_raise: str | None = None) -> None:
+        self.reason, self.to_raise = reason, to_raise
         super().__init__(message)
 
 
