@@ -31,7 +31,6 @@ from batchflux.cli.terminal import (
     same_again,
     say,
 )
-from batchflux.engine.budget import RAISE
 from batchflux.engine.executors.opening import Elsewhere
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
@@ -177,7 +176,7 @@ def _next_step(summary: Summary) -> str:
     if summary.reason == "finished":
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
-    short = next((key for key, remedy in RAISE.items() if summary.message.endswith(remedy)), None)
+    short = summary.to_raise
     command = ["batchflux", "run", given["path"]]
     for option in ("out", "provider", "env_file", "limit", "sample", *LIMITS, "on", "workers"):
         command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] and option != short else []

@@ -13,7 +13,7 @@ import math
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StopRun
 
@@ -306,18 +306,29 @@ def stranded(waiting: int) -> str:
     return f"{what}; undo the edit or judge anew."
 
 
-def nothing_to_redo(waiting: int) -> tuple[str, str, int]:
-    """Return reason, message and exit code of a run that was to make redos and had none to make."""
-    return "finished", stranded(waiting) if waiting else NO_REDO, 0
+class Ending(NamedTuple):
+    """How a run ends; `to_raise` is the limit that must be raised, as a StopRun has it."""
+
+    reason: str
+    message: str
+    exit_code: int
+    to_raise: str | None = None
 
 
-def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str, str, int]:
-    """Return reason, message and exit code; `left` counts the jobs that were to be done and have not ended."""
+def nothing_to_redo(waiting: int) -> Ending:
+    """Return how a run ends that was to make redos and had none to make."""
+    return Ending("finished", stranded(waiting) if waiting else NO_REDO, 0)
+
+
+def verdict(state: State, gate: Gate, signals: Signals, left: int) -> Ending:
+    """Return how a run ends; `left` counts the jobs that were to be done and have not ended."""
     if signals.number is not None and gate.reason is not None:
-        message = CUT_OFF if signals.cut_off else str(gate.reason)
-        return SIGNAL, message, SIGNAL_EXIT + signals.number
+        code = SIGNAL_EXIT + signals.number
+        if signals.cut_off:
+            return Ending(SIGNAL, CUT_OFF, code)
+        return Ending(SIGNAL, str(gate.reason), code, gate.reason.to_raise)
     if gate.reason is not None and left > 0:
-        return gate.reason.reason, str(gate.reason), gate.reason.exit_code
+        return Ending(gate.reason.reason, str(gate.reason), gate.reason.exit_code, gate.reason.to_raise)
     text = f"{state.done} of {state.total} jobs done"
     if state.failed + state.unknown:
         if state.failed:
@@ -325,7 +336,7 @@ def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str,
         if state.unknown:
             again = "the next run asks an API that can tell; else --on-unknown retry sends them again"
             text += f", {state.unknown} unknown, sent and never answered ({again})"
-        return "finished", f"{text}.", 1
+        return Ending("finished", f"{text}.", 1)
     if state.pending:
-        return "finished", f"{text}; the others were not selected.", 0
-    return "finished", "The job is done." if state.total == 1 else f"All {state.total} jobs are done.", 0
+        return Ending("finished", f"{text}; the others were not selected.", 0)
+    return Ending("finished", "The job is done." if state.total == 1 else f"All {state.total} jobs are done.", 0)

@@ -9,7 +9,7 @@ import zipfile
 from contextlib import closing, contextmanager, suppress
 from functools import reduce
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import ReadError, quoted
 from batchflux.tables.cells import Padded, is_empty, trimmed
@@ -27,7 +27,6 @@ _FORMULA = re.compile(  # a cell that has one, and no value or an empty one
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
-_ROW = b"<row"
 _HIDDEN = re.compile(rb'<row\b(?=[^>]*\bhidden="(?:1|true)")[^>]*[^/>]>\s*<c\b')  # with cells in it
 _CELL = re.compile(rb'\br="(\w+)"')
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="([A-Z]{1,3})(\d+):[A-Z]{1,3}(\d+)"')
@@ -174,13 +173,13 @@ class Sheet:
     def _look(self, title: str) -> None:
         """Find hidden rows and merged cells of a sheet; refuse formulas of which it does not say what they come to."""
         with zipfile.ZipFile(self._path) as packed:
-            names = _files_of(packed, title)
-            self.hidden_rows = _hidden_rows(packed, names[0]) if len(names) == 1 else 0
-            self._merged = _merged(packed, names[0]) if len(names) == 1 else {}
-            for name in names:
-                if (cell := _never_reckoned(packed, name)) is not None:
-                    message = f"holds formulas that were never reckoned, as in cell {cell}"
-                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+            found = [_contents(packed, name) for name in _files_of(packed, title)]
+        known = found[0] if len(found) == 1 else _Contents(0, {}, None)
+        self.hidden_rows, self._merged = known.hidden, known.merged
+        cell = next((one.unreckoned for one in found if one.unreckoned is not None), None)
+        if cell is not None:
+            message = f"holds formulas that were never reckoned, as in cell {cell}"
+            raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
 
 
 class _Tall:
@@ -229,44 +228,43 @@ def _tags(xml: bytes, name: str) -> Iterator[dict[str, str]]:
         yield {key: unescape(value[1:-1]) for key, value in _ATTRIBUTE.findall(tag[1])}
 
 
-def _hidden_rows(packed: zipfile.ZipFile, name: str) -> int:
-    found, rest = 0, b""
-    with packed.open(name) as sheet:
-        while chunk := sheet.read(CHUNK):
-            whole, mark, rest = (rest + chunk).rpartition(_ROW)
-            found += len(_HIDDEN.findall(whole))
-            rest = mark + rest if mark else rest[-_LONGEST:]
-    return found + len(_HIDDEN.findall(rest))
+class _Contents(NamedTuple):
+    """What openpyxl does not tell of a sheet.
+
+    How many rows with cells are `hidden`; which cells are `merged` with those below them, as `_Tall` takes them; and
+    the first cell that has a formula without what it comes to (`unreckoned`), as programs write them.
+    """
+
+    hidden: int
+    merged: dict[int, list[tuple[int, int]]]
+    unreckoned: str | None
 
 
-def _merged(packed: zipfile.ZipFile, name: str) -> dict[int, list[tuple[int, int]]]:
-    """Return the cells of a sheet that reach down over others, as `_Tall` takes them."""
-    found, rest = set[tuple[int, int, int]](), b""
-    with packed.open(name) as sheet:
-        while chunk := sheet.read(CHUNK):
-            rest += chunk
-            for letters, first, last in _MERGED.findall(rest):
-                if int(last) > int(first):
-                    column = reduce(lambda sum_, letter: 26 * sum_ + letter - 64, letters, 0) - 1
-                    found.add((int(first), column, int(last)))
-            rest = rest[-_LONGEST:]
+def _contents(packed: zipfile.ZipFile, name: str) -> _Contents:
+    hidden, merged, unreckoned = set[int](), set[tuple[int, int, int]](), None
+    for start, piece in _pieces(packed, name):
+        hidden.update(start + match.start() for match in _HIDDEN.finditer(piece))
+        for letters, first, last in _MERGED.findall(piece):
+            if int(last) > int(first):
+                column = reduce(lambda sum_, letter: 26 * sum_ + letter - 64, letters, 0) - 1
+                merged.add((int(first), column, int(last)))
+        if unreckoned is None:
+            cells = (match[1] for match in _FORMULA.finditer(piece) if b't="str"' not in match[1])  # an empty text
+            unreckoned = next(((_CELL.search(cell) or [b"", b"?"])[1].decode() for cell in cells), None)
     made: dict[int, list[tuple[int, int]]] = {}
-    for first, column, last in sorted(found):
+    for first, column, last in sorted(merged):
         made.setdefault(first, []).append((column, last))
-    return made
+    return _Contents(len(hidden), made, unreckoned)
 
 
-def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
-    """Return the first cell of a sheet that has a formula without what it comes to, as programs write them."""
-    rest = b""
-    with packed.open(name) as sheet:
-        while chunk := sheet.read(CHUNK):
-            rest += chunk
-            for match in _FORMULA.finditer(rest):
-                if b't="str"' not in match[1]:  # which comes to an empty text
-                    return (_CELL.search(match[1]) or [b"", b"?"])[1].decode()
-            rest = rest[-_LONGEST:]
-    return None
+def _pieces(packed: zipfile.ZipFile, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield a file piece by piece, each with where it begins; they overlap by what may be cut through."""
+    start, piece = 0, b""
+    with packed.open(name) as file:
+        while chunk := file.read(CHUNK):
+            start += max(0, len(piece) - _LONGEST)
+            piece = piece[-_LONGEST:] + chunk
+            yield start, piece
 
 
 @contextmanager
