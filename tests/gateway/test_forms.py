@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from aiohttp import FormData
 from hypothesis import given
@@ -10,6 +12,9 @@ from hypothesis import strategies as st
 from batchflux.gateway.orders import RefusalError
 from batchflux.gateway.reading.forms import MOST_PARTS, parts_of
 from batchflux.gateway.reading.images import Part
+
+if TYPE_CHECKING:
+    from tests.gateway.conftest import Gateways
 
 KIND = "multipart/form-data; boundary=x"
 
@@ -107,3 +112,12 @@ async def test_what_aiohttps_client_writes(fields: list[tuple[str, bytes]]) -> N
 
     await made.write(Writer())  # type: ignore[arg-type]  # as much of a writer as it uses
     assert [(one.name, one.data) for one in parts_of(made.headers["Content-Type"], written)] == fields
+
+
+@pytest.mark.parametrize("path", ["/images/generations", "/chat/completions"])
+async def test_a_form_where_none_is_taken_is_told_where_it_goes(gateways: Gateways, path: str) -> None:
+    form = FormData({"prompt": "job a"}, default_to_multipart=True)
+    async with gateways.opened() as front, front.http.post(f"{front.url}{path}", data=form) as answer:
+        said = (await answer.json())["error"]
+        assert (answer.status, said["code"]) == (415, "unsupported_media_type")
+        assert "a form is taken at /v1/images/edits alone" in said["message"]
