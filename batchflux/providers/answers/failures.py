@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
 LEFT_OPEN = "; it may still have been at work, and have billed it"
 _DEEPEST = 4
-_MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
+_MESSAGES = (
+    *(
+        "message",
+        "msg",
+        "detail",
+        "details",
+        "error_description",
+        "fail_reason",
+        "failReason",
+        "failure_reason",
+        "reason",
+    ),
+    *("error_message", "errorMessage", "error_msg", "errorMsg"),
+)
 _ANSWERS = ("data", "choices", "images", "output", "url", "b64_json")
 ANSWER_KEYS = (
     *_ANSWERS,
