@@ -101,10 +101,10 @@ class Rule:
     key allow. `billed` is what the attempt counts as, unless the error says otherwise; `maybe` is possibly billed.
     `attempt`: whether it is one of the job's attempts. `fault` names who is at fault: failures of a `job` say nothing
     about the provider, those of a `key` take the key out of the pool, `away` means that the provider is not there: then
-    engine/outages.py says whether it is an attempt. `fetch_again`: whether a download that
-    fails so is tried again; `keeps_link`: whether what the job has on record (a link, bytes) may
-    still be its picture; `ends_run`: whether the run
-    ends when no other key is left.
+    engine/outages.py says whether it is an attempt. `fetch_again`: whether a download that fails so is tried again;
+    `keeps_link`: whether what the job has on record (a link, bytes) may still be its picture. `untold`: whether it says
+    nothing of whether the provider makes usable pictures, so that the canary gives its place back. `free`: whether what
+    failed so reached nobody, or is a link that may be followed later, so that to try again costs nothing.
     """
 
     retry: Literal["backoff", "once", "resend", "limits", "never"] = "never"
@@ -113,7 +113,6 @@ class Rule:
     fault: Literal["job", "provider", "away", "key", "link", "us"] = "provider"
     fetch_again: bool = False
     keeps_link: bool = True
-    ends_run: bool = False
     untold: bool = False
     free: bool = False
 
@@ -132,8 +131,8 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.ECHOED_INPUT: Rule(billed="yes", fault="job", keeps_link=False),
         Code.MODERATED: Rule(fault="job", untold=True),
         Code.INVALID_REQUEST: Rule(untold=True),
-        Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
-        Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
+        Code.AUTH: Rule(retry="limits", attempt=False, fault="key", untold=True),
+        Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", untold=True),
         Code.REFERENCE: Rule(fault="job", untold=True),
         Code.UNSAFE_URL: Rule(fault="job", free=True),
         Code.INTERNAL: Rule(billed="maybe", fault="us"),
@@ -190,12 +189,15 @@ class UsageError(BatchfluxError):
 
 
 class StopRun(BatchfluxError):  # noqa: N818  it is the run's end, not a mistake
-    """The run stops before its end: budget, deadline, failing provider. Resumable."""
+    """The run stops before its end: budget, deadline, failing provider. Resumable.
+
+    `to_raise` is the key under `limits` without a raise of which another run would stop at once, too.
+    """
 
     exit_code = 3
 
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, message: str, *, to_raise: str | None = None) -> None:
+        self.reason, self.to_raise = reason, to_raise
         super().__init__(message)
 
 

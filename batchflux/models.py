@@ -134,15 +134,8 @@ class Job:
 
     def by(self, way: Way) -> Job:
         """Return the same job, of the same key, as another provider makes it."""
-        return replace(
-            self,
-            provider=way.provider,
-            style=way.style,
-            model=way.model,
-            options=way.options,
-            dropped=way.dropped,
-            fallbacks=(),
-        )
+        made = replace(self, provider=way.provider, style=way.style, model=way.model, options=way.options)
+        return replace(made, dropped=way.dropped, fallbacks=())
 
     def with_references(self, references: Sequence[Reference]) -> Job:
         """Return the job with what became of its `references`, in their order."""
@@ -431,7 +424,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` (nanounits), `handle`: told with it."""
+    """A picture that an attempt gave: a link, or its spooled name; `cost` is in nanounits, `more` the job's others."""
 
     asset: Link | str
     cost: int | None = None
@@ -440,6 +433,7 @@ class Received:
     revised_prompt: str | None = None
     receipt: str | None = None
     handle: str | None = None
+    more: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,9 @@ def manifest_of(
         raise UsageError(f"{path} is missing, which says whose books to ask: put back the manifest of the run.")
     base = Path(get_meta(connection, "base") or out)
     known = Secrets(environ, base, env_file)
-    return replace(load_manifest(path, environ=known, offers=capabilities()), base=base, env_file=env_file)
+    # Its jobs say nothing here, a gateway's has none, and tables that they came from may be gone by now.
+    manifest = load_manifest(path, environ=known, offers=capabilities(), served=True)
+    return replace(manifest, base=base, env_file=env_file)
 
 
 def wire_of(config: ProviderConfig) -> Provider:

@@ -73,7 +73,9 @@ def _all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comman
     help="imagefolder, webdataset, parquet, pairs[:LAYOUT] or shop.",
 )
 @click.option("--accepted", is_flag=True, help="Only pictures that a review accepted.")
-@click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
+@click.option(
+    "--only", metavar="GLOB", multiple=True, help="Only jobs whose id matches, as 'mug-*'; also several times."
+)
 @click.option(
     "--where", metavar="EXPR", multiple=True, help="Only where this holds, such as 'width>=1024' or tags.sku=M-1."
 )

@@ -15,7 +15,17 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.lines import about, at_most, batch_lines, mode_lines, photo_lines, time_of
-from batchflux.cli.terminal import Whole, count, dropped_fields, duration, learned_lines, money, place, same_again
+from batchflux.cli.terminal import (
+    Whole,
+    agreed,
+    count,
+    dropped_fields,
+    duration,
+    learned_lines,
+    money,
+    place,
+    same_again,
+)
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
@@ -25,7 +35,7 @@ from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from batchflux.manifest import Manifest, ProviderConfig
@@ -66,7 +76,9 @@ CHANGES = (  # of a manifest, by whatever command that works on one
 )
 OPTIONS = (  # that `plan` and `run` share
     *CHANGES,
-    click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'."),
+    click.option(
+        "--only", metavar="GLOB", multiple=True, help="Only jobs whose id matches, as 'mug-*'; also several times."
+    ),
     click.option("--limit", type=Whole(min=1), metavar="N", help="Work on at most N jobs."),
     click.option("--sample", type=Whole(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."),
     click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review."),
@@ -83,10 +95,20 @@ OPTIONS = (  # that `plan` and `run` share
 
 
 def loading(given: dict[str, Any]) -> partial[Manifest]:
-    """Take MANIFEST and the options that change it out of what was given; return what loads it."""
+    """Take MANIFEST and the options that change it out of what was given; return what loads it. UsageError."""
+    _refuse_empty(given)
     limits = {name: given.pop(name) for name in LIMITS}
     given["sets"] += tuple(f"limits.{name}={value}" for name, value in limits.items() if value is not None)
     return partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out", "env_file")})
+
+
+def _refuse_empty(given: Mapping[str, Any]) -> None:
+    """Refuse an option that is there and says nothing, as of a script's variable that is not set: it was meant to."""
+    for name, value in given.items():
+        if value == "" or (isinstance(value, tuple) and "" in value and name != "sets"):
+            if name == "path":
+                raise UsageError("MANIFEST is empty: name the manifest, a YAML file.")
+            raise UsageError(f"--{name.replace('_', '-')} is empty: give what you mean, or leave it out.")
 
 
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,6 +202,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         *_time_lines(result, manifest),
     ]
     text += [*batch_lines(result.batches), *_access(result, manifest), *photo_lines(result)]
+    text += [f"  select    {warning}" for warning in result.warnings if result.missed is None]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
@@ -198,7 +221,9 @@ def _job_lines(result: Plan) -> list[str]:
             f"  asked     {result.lost:>9,}  of the unknown are asked for first: their API may have accepted them"
         )
     if counts.get("merged"):
-        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+        more = ", ..." if counts["merged"] > len(result.merged_samples) else ""
+        names = f"{', '.join(result.merged_samples)}{more}"
+        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}: {names}")
     text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
     if result.dropped:
         text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
@@ -268,6 +293,7 @@ def _table(note: dict[str, Any]) -> str:
         "delimiter": "with {} between cells",
         "sheet": "sheet {}",
         "hidden_rows": "hidden rows too ({})",
+        "merged_cells": "merged cells in each of their rows ({})",
     }
     read = [form.format(note[name]) for name, form in names.items() if name in note]
     kinds = {
@@ -289,7 +315,7 @@ def settle(manifest: Manifest, *, asks: bool) -> None:
         return
     if not asks:
         raise UsageError(f"Not started: {question}")
-    if not click.confirm(f"{question}\n\nGo on all the same?", err=True):
+    if not agreed(f"{question}\n\nGo on all the same?"):
         raise UsageError("Not started: nothing was spent.")
 
 

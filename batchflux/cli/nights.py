@@ -190,17 +190,14 @@ def _as_json(found: Sequence[History]) -> str:
 
 
 def history_lines(found: History) -> list[str]:
-    """Return the runs of one name as a table of at most 80 columns, where it can be; the folder of each if it fits."""
+    """Return the runs of one name as a table of at most 80 columns, where it can be, with the folder of each."""
     folders = {folder for folder, _ in found.runs}
     alike = len({folder.name for folder in folders}) < len(folders)
     years = {_local(night.began).year for _, night in found.runs}
     rows = [_row(night, with_year=len(years) > 1) for _, night in found.runs]
     text = list(_table((_HEADS, *rows)))
     if len(folders) > 1:
-        names = ["folder", *(place(str(folder)) if alike else folder.name for folder, _ in found.runs)]
-        wide = max(map(disp_len, text))
-        beside = [f"{line:<{wide}} {name}" for line, name in zip(text, names, strict=True)]
-        text = beside if max(map(disp_len, beside)) <= _WIDTH else text
+        text = _with_folders(text, [place(str(folder)) if alike else folder.name for folder, _ in found.runs])
     zones = ", ".join(dict.fromkeys(zone(_local(night.began)) for _, night in found.runs))
     year = f"{years.pop()}, " if len(years) == 1 else ""
     currencies = ", ".join(dict.fromkeys(night.currency for _, night in found.runs if night.currency))
@@ -209,6 +206,20 @@ def history_lines(found: History) -> list[str]:
         f"{found.name or '(no name)'}: {count(len(found.runs), 'run')} ({about})",
         *text,
     ]
+
+
+def _with_folders(table: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Return a table with the folder of each run beside it; with its number, explained below, if that fits."""
+    wide = max(map(disp_len, table))
+
+    def beside(head: str, cells: Iterable[str]) -> list[str]:
+        return [f"{line:<{wide}} {cell}" for line, cell in zip(table, (head, *cells), strict=True)]
+
+    text = beside("folder", folders)
+    if max(map(disp_len, text)) <= _WIDTH:
+        return text
+    numbers = {folder: str(number) for number, folder in enumerate(dict.fromkeys(folders), 1)}
+    return beside("in", map(numbers.__getitem__, folders)) + [f"  in {numbers[folder]}: {folder}" for folder in numbers]
 
 
 def _row(night: Night, *, with_year: bool) -> tuple[str, ...]:

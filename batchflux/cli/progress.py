@@ -105,7 +105,7 @@ class Progress(Watcher):
         """Say what a person should know at once."""
         if name == "signal":
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
-        elif name == "notices_failed":  # whoever does not look on relies on them
+        elif name in ("notices_failed", "selects_nothing"):  # whoever does not look on relies on them
             self.tell(str(fields["message"]), name)
         elif name in TOLD:
             self._say(name, str(fields["message"]))

@@ -20,6 +20,7 @@ from batchflux.cli.notices import again, heard
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import (
     Whole,
+    agreed,
     count,
     dropped_fields,
     duration,
@@ -30,7 +31,6 @@ from batchflux.cli.terminal import (
     same_again,
     say,
 )
-from batchflux.engine.budget import RAISE
 from batchflux.engine.executors.opening import Elsewhere
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
@@ -127,7 +127,7 @@ def _confirm(manifest: Manifest, proposed: Plan) -> bool:
     what = unknown if proposed.cost is None else money(proposed.cost, proposed.currency)
     if proposed.worst_cost and proposed.cost is not None and proposed.worst_cost > proposed.cost:
         what += f" (at most {money(proposed.worst_cost, proposed.currency)})"
-    return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)
+    return agreed(f"\nSpend {what} on {count(proposed.calls, 'call')}?")
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -169,14 +169,20 @@ def _for_excel(folder: str) -> str:
 
 
 def _next_step(summary: Summary) -> str:
-    """Return what to do next: to look at what there is, or the command that continues what was stopped."""
+    """Return what to do next: to look at what there is, or the command that continues what was stopped.
+
+    It works on no more jobs than the one that was stopped, and sends no request again that this would not have.
+    """
     if summary.reason == "finished":
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
-    short = next((key for key, remedy in RAISE.items() if summary.message.endswith(remedy)), None)
+    short = summary.to_raise
     command = ["batchflux", "run", given["path"]]
-    for option in ("out", "provider", "env_file", "sample", *LIMITS, "on", "workers"):
+    for option in ("out", "provider", "env_file", "limit", "sample", *LIMITS, "on", "workers"):
         command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] and option != short else []
+    command += [word for glob in given["only"] for word in ("--only", glob)]
+    command += ["--redo"] if given["redo"] else []
+    command += ["--on-unknown", given["on_unknown"]] if given["on_unknown"] != "retry" else []
     for value in given["sets"]:
         command += ["--set", without_signatures(value)] if not value.startswith(f"limits.{short}=") else []
     command += ["--set", f"limits.{short}=MORE"] if short else []

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_MADE = re.compile(r"<!--.*-->\n")
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)(?:[^)#]*/)?(\w*)[^)]*\)")  # to a page, with the topic's name
 _ITEM = re.compile(r" *(?:- |\d\. )")
 _CELL = re.compile(r"(?<!\\)\|")
@@ -19,7 +18,7 @@ _SHORT = 22  # columns of a first cell that has the others beside it
 
 def fitted(page: str, width: int) -> str:
     """Return a page in lines of at most `width` columns; code stays as it is, and so does a word that is longer."""
-    lines = _LINK.sub(_named, _MADE.sub("", page)).splitlines()
+    lines = _LINK.sub(_named, page).splitlines()
     return "\n".join(line for part in _parts(lines) for line in _laid(part, width)) + "\n"
 
 

@@ -32,8 +32,6 @@ class Ceiling:
 
 
 UNBOUND = Ceiling()
-RAISE = {key: f"raise limits.{key} and run again to continue." for key in ("budget", "budget_per_run")}
-"""How the message ends of a run that another one with the same limit would not continue, by its key."""
 
 
 class Budget:
@@ -68,7 +66,7 @@ class Budget:
         if self.allows(price):
             return
         if self.reserved == 0:
-            self._gate.close(StopRun(BUDGET, self._used_up(price)))
+            self._gate.close(self._used_up(price))
             raise Halted
         await self.change()
 
@@ -113,13 +111,18 @@ class Budget:
         amount = self.spent + self.reserved + price
         return self._folder.allows(amount) and self._run.allows(amount - self._earlier)
 
-    def _used_up(self, price: int) -> str:
+    def _used_up(self, price: int) -> StopRun:
         if not self._folder.allows(self.spent + self.reserved + price):
-            return f"The budget of {self._folder.label} is used up: {RAISE['budget']}"
+            return _to_raise("budget", f"The budget of {self._folder.label} is used up")
         if not self._run.allows(price):
-            return f"One picture costs more than this run's budget of {self._run.label}: {RAISE['budget_per_run']}"
+            return _to_raise("budget_per_run", f"One picture costs more than this run's budget of {self._run.label}")
         what = f"This run's budget of {self._run.label} is used up"
-        return f"{what}: run again to continue, or raise limits.budget_per_run."
+        return StopRun(BUDGET, f"{what}: run again to continue, or raise limits.budget_per_run.")
+
+
+def _to_raise(key: str, what: str) -> StopRun:
+    """Return the end of a run that another one with the same limit would not continue."""
+    return StopRun(BUDGET, f"{what}: raise limits.{key} and run again to continue.", to_raise=key)
 
 
 class Purse:

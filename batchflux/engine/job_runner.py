@@ -189,8 +189,7 @@ class JobRunner:
         if retried and not self.batches.takes(run.own):
             await self._quota.take()
         self.pictures.free_over(run)
-        halted: list[Service] = []
-        waits = True
+        halted, waits = list["Service"](), True
         while waits:
             waits = False
             for job in self._services.ways(run.own, run.refused):
@@ -345,6 +344,7 @@ class JobRunner:
             revised_prompt=prompt and without_own(without_signatures(prompt), run.work.job, self._secrets),
             receipt=finished.receipt,
             handle=finished.handle,
+            more=run.more,
         )
 
     async def _departure(self, run: JobRun) -> Attempt:

@@ -34,13 +34,16 @@ class Pictures:
 
     def __init__(self, world: World, rules: Rules, relinked: Relink) -> None:
         self._relinked = relinked
-        self._executor, self._gate, self._random = world.executor, world.gate, world.random
+        self._executor, self._ledger = world.executor, world.ledger
+        self._gate, self._random = world.gate, world.random
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
         self._canary, self.slots = rules.canary, rules.downloads
         self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
 
     async def collect(self, run: JobRun, asset: Link | str) -> Stored:
         """Return a job's picture, in its place, or refused it. Raises JobError: it cannot be had; Halted."""
+        if asset is run.work.picture and not run.more:  # of an earlier run
+            run.more = tuple([Link(url=link) for link in await self._ledger.further(run.work.job)])
         if isinstance(asset, str):
             stored = (await self._executor.collect(run.work.job, asset, run.attempt)).stored
             run.service.outages.given(self._clock())

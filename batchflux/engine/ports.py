@@ -107,6 +107,9 @@ class Ledger(Protocol):
     def captured(self, attempt: int, received: Received) -> Awaitable[None]:
         """Record a picture before it is fetched or written."""
 
+    def further(self, job: Job) -> Awaitable[Sequence[str]]:
+        """Return the links of further pictures of a job that `captured` recorded and no `finish` followed."""
+
     def handles_near(self, attempt: int, seconds: float) -> Awaitable[list[str]]:
         """Return the handles of the other attempts that were sent within so many seconds of this one."""
 

@@ -224,7 +224,7 @@ def rules_of(
 ) -> Rules:
     """Return the engine's rules by the manifest's limits."""
     folder, run = _budgets(manifest)
-    slots = Slots(manifest.limits.concurrency)
+    slots, (at, label, ends) = Slots(manifest.limits.concurrency), _deadline(manifest, start.now())
     services = {
         name: service_of(manifest, name, of_one, shared[name].times, (gate, slots), start)
         for name, of_one in keys.items()
@@ -233,7 +233,7 @@ def rules_of(
         services=Services(services, gate),
         canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
         budget=Budget(folder=folder, run=run, spent=start.already, gate=gate, earlier=start.earlier),
-        deadline=Deadline(*_deadline(manifest, start.now()), gate),
+        deadline=Deadline(at, label, gate, ends=ends, now=start.now),
         downloads=next(iter(shared.values())).downloads,
         slots=slots,
         fallback_on=manifest.fallback_on,
@@ -339,10 +339,15 @@ def _budgets(manifest: Manifest) -> tuple[Ceiling, Ceiling]:
     return folder, run
 
 
-def _deadline(manifest: Manifest, at: float) -> tuple[float | None, str]:
-    """Return the deadline in seconds of the loop's clock, and as a person reads it; it is epoch second `at` now."""
+def _deadline(manifest: Manifest, at: float) -> tuple[float | None, str, float | None]:
+    """Return the deadline in seconds of the loop's clock, as a person reads it, and its epoch second.
+
+    It is epoch second `at` now. A duration has no epoch second: it is of the loop's clock alone.
+    """
     deadline = manifest.limits.deadline
     if deadline is None:
-        return None, ""
+        return None, "", None
     now = datetime.fromtimestamp(at).astimezone()
-    return asyncio.get_running_loop().time() + deadline.seconds_from(now), deadline.said(now)
+    left = deadline.seconds_from(now)
+    ends = None if deadline.clock is None else at + left
+    return asyncio.get_running_loop().time() + left, deadline.said(now), ends

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StopRun
 
@@ -27,6 +29,7 @@ CUT_OFF = "Stopped at once by a second signal: what was under way may have been 
 REMEMBERED = 256
 _HANDLERS: dict[signal.Signals, Callable[[signal.Signals], None]] = {}  # those of the process
 QUANTILE = 0.95
+LOOKS = 60.0  # seconds between looks at the machine's clock
 
 
 class Halted(Exception):  # noqa: N818  not an error: the job goes back to pending
@@ -118,12 +121,26 @@ async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
 
 
 class Deadline:
-    """Stops attempts that would, by the run's own latencies, end after `at` (seconds of the loop's clock)."""
+    """Stops attempts that would, by the run's own latencies, end after `at` (seconds of the loop's clock).
 
-    def __init__(self, at: float | None, label: str, gate: Gate) -> None:
+    That clock stands still while the machine sleeps, and goes on evenly when its time is set. So a deadline that is a
+    time of day, epoch second `ends`, is over when `now` says so, too.
+    """
+
+    def __init__(
+        self,
+        at: float | None,
+        label: str,
+        gate: Gate,
+        *,
+        ends: float | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._at = at
         self._label = label
         self._gate = gate
+        self._ends = ends
+        self._now = now
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
@@ -133,9 +150,13 @@ class Deadline:
         self._seconds.append(seconds)
 
     def check(self, now: float) -> None:
-        """Close the gate when an attempt that starts now would probably end too late."""
-        if self._at is not None and now + self.expected() > self._at:
+        """Close the gate when an attempt that starts now, by the loop's clock, would probably end too late."""
+        if self._at is not None and self._left(now) < self.expected():
             self._close()
+
+    def _left(self, now: float) -> float:
+        left = (math.inf if self._at is None else self._at) - now
+        return left if self._ends is None else min(left, self._ends - self._now())
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -148,9 +169,9 @@ class Deadline:
             self._watched = False
             self._set_timer()
 
-    def retune(self, at: float | None, label: str) -> None:
+    def retune(self, at: float | None, label: str, ends: float | None = None) -> None:
         """Let another deadline hold from now on."""
-        self._at, self._label = at, label
+        self._at, self._label, self._ends = at, label, ends
         self._set_timer()
 
     def expected(self) -> float:
@@ -163,7 +184,18 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
         if self._watched and self._at is not None:
-            self._timer = asyncio.get_running_loop().call_at(self._at, self._close)
+            self._wait(self._at)
+
+    def _wait(self, at: float) -> None:
+        """Look at the time at `at`, and each minute before where the machine's clock is one that ends the run."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(at if self._ends is None else min(at, loop.time() + LOOKS), self._look, at)
+
+    def _look(self, at: float) -> None:
+        if self._left(asyncio.get_running_loop().time()) <= 0:
+            self._close()
+        else:
+            self._wait(at)
 
     def _close(self) -> None:
         message = f"The deadline ({self._label}) leaves no time for another request: run again to continue."
@@ -274,18 +306,29 @@ def stranded(waiting: int) -> str:
     return f"{what}; undo the edit or judge anew."
 
 
-def nothing_to_redo(waiting: int) -> tuple[str, str, int]:
-    """Return reason, message and exit code of a run that was to make redos and had none to make."""
-    return "finished", stranded(waiting) if waiting else NO_REDO, 0
+class Ending(NamedTuple):
+    """How a run ends; `to_raise` is the limit that must be raised, as a StopRun has it."""
+
+    reason: str
+    message: str
+    exit_code: int
+    to_raise: str | None = None
 
 
-def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str, str, int]:
-    """Return reason, message and exit code; `left` counts the jobs that were to be done and have not ended."""
+def nothing_to_redo(waiting: int) -> Ending:
+    """Return how a run ends that was to make redos and had none to make."""
+    return Ending("finished", stranded(waiting) if waiting else NO_REDO, 0)
+
+
+def verdict(state: State, gate: Gate, signals: Signals, left: int) -> Ending:
+    """Return how a run ends; `left` counts the jobs that were to be done and have not ended."""
     if signals.number is not None and gate.reason is not None:
-        message = CUT_OFF if signals.cut_off else str(gate.reason)
-        return SIGNAL, message, SIGNAL_EXIT + signals.number
+        code = SIGNAL_EXIT + signals.number
+        if signals.cut_off:
+            return Ending(SIGNAL, CUT_OFF, code)
+        return Ending(SIGNAL, str(gate.reason), code, gate.reason.to_raise)
     if gate.reason is not None and left > 0:
-        return gate.reason.reason, str(gate.reason), gate.reason.exit_code
+        return Ending(gate.reason.reason, str(gate.reason), gate.reason.exit_code, gate.reason.to_raise)
     text = f"{state.done} of {state.total} jobs done"
     if state.failed + state.unknown:
         if state.failed:
@@ -293,7 +336,7 @@ def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str,
         if state.unknown:
             again = "the next run asks an API that can tell; else --on-unknown retry sends them again"
             text += f", {state.unknown} unknown, sent and never answered ({again})"
-        return "finished", f"{text}.", 1
+        return Ending("finished", f"{text}.", 1)
     if state.pending:
-        return "finished", f"{text}; the others were not selected.", 0
-    return "finished", "The job is done." if state.total == 1 else f"All {state.total} jobs are done.", 0
+        return Ending("finished", f"{text}; the others were not selected.", 0)
+    return Ending("finished", "The job is done." if state.total == 1 else f"All {state.total} jobs are done.", 0)

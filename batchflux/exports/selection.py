@@ -92,16 +92,18 @@ class Split:
 
 
 class Selection:
-    """Which rows are exported: of the ids that match `only`, accepted or all, and for which all conditions hold."""
+    """Which rows are exported: of the ids that `only` means, accepted or all, and for which all conditions hold."""
 
-    def __init__(self, words: Vocabulary, only: str | None, where: Sequence[str], *, accepted: bool) -> None:
+    def __init__(
+        self, words: Vocabulary, only: str | Sequence[str] | None, where: Sequence[str], *, accepted: bool
+    ) -> None:
         """Check the conditions; UsageError says what cannot be."""
         self._only, self._accepted = only, accepted
         self._conditions = [_condition(text, words) for text in where]
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is exported; it has all of Vocabulary.types."""
-        if self._only is not None and not is_meant(row["id"], self._only):
+        if not is_meant(row["id"], self._only):
             return False
         if self._accepted and row["review"] != "accept":
             return False

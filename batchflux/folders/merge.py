@@ -251,6 +251,7 @@ class _Joint:
         execute("INSERT INTO receipts SELECT submission + ?, name FROM other.receipts", (submissions,))
         execute("INSERT INTO balances SELECT * FROM other.balances")
         execute("INSERT OR IGNORE INTO aliases SELECT * FROM other.aliases")
+        execute("INSERT OR IGNORE INTO further SELECT * FROM other.further")
         execute("INSERT OR IGNORE INTO uploads SELECT * FROM other.uploads")
         join_reviews(self._connection)
         join_calls(self._connection)

@@ -33,7 +33,7 @@ from batchflux.manifest.reading.yaml_nodes import Items, Node, found, line_at, r
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
     from pathlib import Path
 
@@ -230,13 +230,17 @@ class Pace:
         """Let another rate hold from now on."""
         self.rate = rate
         most = 0 if rate is None else min(max(1, int(rate.count)), MOST_IN_WINDOW)
-        self._window = 0.0 if rate is None else rate.seconds * most / rate.count
+        self.window = 0.0 if rate is None else rate.seconds * most / rate.count
         self._admitted = deque(self._admitted, maxlen=most)
+
+    def begun(self, at: Iterable[float]) -> None:
+        """Count calls that were admitted before, by a steady clock, in order."""
+        self._admitted.extend(at)
 
     def admit(self, now: float) -> float:
         """Count a call and return 0.0, or in how many seconds one is admitted; `now` is of a steady clock."""
         calls = self._admitted
-        wait = calls[0] + self._window - now if calls and len(calls) == calls.maxlen else 0.0
+        wait = calls[0] + self.window - now if calls and len(calls) == calls.maxlen else 0.0
         if wait <= 0:
             calls.append(now)
         return max(wait, 0.0)
@@ -245,11 +249,12 @@ class Pace:
 class Accounts:
     """Each client's purse and pace, by its name, so that a new key for it changes neither.
 
-    `spent` is what the folder's ledger has of each name, in nanounits.
+    `spent` is what the folder's ledger has of each name, in nanounits; `begun` are the times of its last calls, of a
+    steady clock, in order.
     """
 
-    def __init__(self, spent: Mapping[str, int], currency: str) -> None:
-        self._spent, self._currency = spent, currency
+    def __init__(self, spent: Mapping[str, int], currency: str, begun: Mapping[str, Sequence[float]]) -> None:
+        self._spent, self._currency, self._begun = spent, currency, begun
         self._purses: dict[str, Purse] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -266,7 +271,10 @@ class Accounts:
 
     def pace(self, client: Client) -> Pace:
         """Return a client's pace, with the rate that it has by now."""
-        made = self._paces.setdefault(client.name, Pace(client.rate))
-        if made.rate != client.rate:
+        made = self._paces.get(client.name)
+        if made is None:
+            made = self._paces[client.name] = Pace(client.rate)
+            made.begun(self._begun.get(client.name, ()))
+        elif made.rate != client.rate:
             made.retune(client.rate)
         return made

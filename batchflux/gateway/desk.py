@@ -15,6 +15,7 @@ import json
 import math
 import mimetypes
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -31,12 +32,13 @@ from batchflux.ledger.reconcile import Selection, Work, collected_again, standin
 from batchflux.ledger.tables import currency, known_by_key
 from batchflux.manifest.schema import CLIENT
 from batchflux.models import Status
+from batchflux.output.base import further_in
 from batchflux.runner import NotMadeError
 from batchflux.runner.stream import RENEWED
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from batchflux.engine.budget import Purse
@@ -170,6 +172,7 @@ class Desk:
         Raises RefusalError: what is asked cannot be made, or is too much; nothing was bought.
         """
         asked, job = await self._asked(order)
+        job = self.tagged(job, client.name)
         content = hashlib.sha256(f"{job.key} {order.count}".encode()).digest()
         held = self._held.get((client.name, content)) if mark is None else self._marked.get((client.name, mark))
         if held is not None:
@@ -260,7 +263,7 @@ class Desk:
         self, held: Held, call: Call, job: Job, count: int, *, again: bool
     ) -> tuple[bool, Sequence[Job]]:
         """Find the call that this one repeats, or put it on record; return whether it was found, and its jobs."""
-        take, called = partial(self.tagged, job, call.client), True
+        take, called = partial(self._maker.take, job), True
         repeats = again or call.mark is not None
         try:
             found = await self._run.database.submit(partial(self._before, call=call)) if repeats else None
@@ -272,7 +275,7 @@ class Desk:
                 return True, jobs
             repeats = False  # so nothing was bought for it before
             self._admit(held.client, job, count)
-            _, jobs = await self._run.database.submit(partial(begin_call, call=call, count=count, made=take))
+            _, jobs = await self._run.database.submit(partial(begin_call, call=call, first=job, count=count, made=take))
         except RefusalError:
             called = False
             raise
@@ -282,9 +285,10 @@ class Desk:
             self._maker.settle(call.asked, called=called)
         return False, jobs
 
-    def tagged(self, job: Job, client: str, variant: int, position: int) -> Job:
-        """Return a job as a client's, as this variant."""
-        return replace(self._maker.take(job, variant, position), tags=((CLIENT, client),))
+    @staticmethod
+    def tagged(job: Job, client: str) -> Job:
+        """Return a job as a client's."""
+        return replace(job, tags=((CLIENT, client),))
 
     @staticmethod
     def _before(connection: sqlite3.Connection, call: Call) -> Call | None:
@@ -295,7 +299,7 @@ class Desk:
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""
-        if not self._run.affords(self.tagged(job, client.name, 1, 0), count):
+        if not self._run.affords(job, count):
             raise errors.refusal(BUDGET, billed=False)
         calls = sum(held.client.name == client.name for held in (*self._held.values(), *self._marked.values()))
         if calls > MOST_OF_CLIENT:
@@ -354,13 +358,12 @@ class Desk:
 
     def _shot(self, job: Job, known: Known) -> Shot:
         name = str(known.file_name)
-        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         cost = known.cost + known.maybe_cost
-        return Shot(
+        shot = Shot(
             job=known.id,
             name=self._names.name(job.key, name.rpartition(".")[2]),
             path=str(self._run.session.folder / name),
-            media_type=media_type,
+            media_type=_media_type(name),
             width=known.width or 0,
             height=known.height or 0,
             bytes=known.bytes or 0,
@@ -370,6 +373,16 @@ class Desk:
             dropped=json.loads(known.spec).get("dropped", ()),
             elsewhere=None if self._there.mirror is None else partial(self._there.read, name, str(known.sha256), name),
         )
+        return replace(shot, further=tuple(self._further(job, shot, further_in(known.remarks))))
+
+    def _further(self, job: Job, shot: Shot, names: Sequence[str]) -> Iterator[Shot]:
+        """Yield the further pictures that an answer had and that are files here; nothing more is known of them."""
+        for place, name in enumerate(names, 2):
+            path = self._there.path(name)
+            with suppress(FileNotFoundError):  # somebody took it away just now
+                if path is not None:
+                    link, size = self._names.name(job.key, name.rpartition(".")[2], place), path.stat().st_size
+                    yield Shot(job=shot.job, name=link, path=str(path), media_type=_media_type(name), bytes=size)
 
     async def _taken_up(self) -> None:
         """See through what earlier runs left, as far as that is free; who asks for the rest has it tried again."""
@@ -379,7 +392,7 @@ class Desk:
             except (RefusalError, StorageError) as error:  # the manifest changed, or a photo is gone
                 self._run.session.event("call_left", number=call.number, message=str(error))
                 continue
-            made = partial(self.tagged, first, call.client)
+            made = partial(self._maker.take, self.tagged(first, call.client))
             for job in await self._run.database.submit(partial(jobs_on_record, call=call, made=made)):
                 self._under_way(self._resumed(job))
 
@@ -408,6 +421,10 @@ class Desk:
                     raise
             else:
                 return
+
+
+def _media_type(name: str) -> str:
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def _billed(known: Known) -> bool:

@@ -45,14 +45,14 @@ BODY_SECONDS = 120.0  # that a body may take
 HEALTH, IMAGES, METRICS = "/health", "/images/", "/metrics"
 MOST_VALUES = 200_000  # of a JSON body: each of them takes 30 times its bytes in memory
 _VALUES = (b",", b"[", b"{")  # none of which is in base64
-_JSON = "application/json"
-_BODIES = frozenset({_JSON, "multipart/form-data"})
+JSON = "application/json"
+_BODIES = frozenset({JSON, "multipart/form-data"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
 _PROXIED = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP")  # what proxies and tunnels say of others
 _HOST = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.ASCII)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_, -]{1,2000}", re.ASCII)
 _PREFLIGHT_SECONDS = "600"
-_TOLD = ("jobs", "cost", "currency", "joined", "size", "dropped", "missing", "reference")
+_TOLD = ("jobs", "cost", "currency", "joined", "size", "dropped", "missing", "further", "reference")
 _TOLD_HEADERS = ", ".join((*(f"x-batchflux-{name}" for name in _TOLD), "retry-after"))
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -67,7 +67,7 @@ _SAID = {  # of aiohttp's own refusals → code and sentence
         "unknown_url",
         "There is nothing at this address: base URLs end in /v1, and /v1/models lists the models.",
     ),
-    405: ("method_not_allowed", "This address takes another method."),
+    405: ("method_not_allowed", "This address takes another method; base URLs end in /v1."),
     413: ("request_too_large", f"The body is larger than {MAX_BODY >> 20} MB: send fewer or smaller pictures."),
 }
 _BEGUN = web.RequestKey("begun", bool)
@@ -238,7 +238,7 @@ async def _read(request: web.Request, take: Callable[[int], None]) -> bytes:
         raise RefusalError(408, "request_too_slow", f"The body took longer than {BODY_SECONDS:g} s.") from None
     except (web.RequestPayloadError, OSError):
         raise RefusalError(400, "broken_body", "The body was cut off, or is garbled.") from None
-    if request.content_type == _JSON and sum(map(body.count, _VALUES)) > MOST_VALUES:
+    if request.content_type == JSON and sum(map(body.count, _VALUES)) > MOST_VALUES:
         message = f"The body has more than {MOST_VALUES:,} values: pictures go in as base64, and prompts as one text."
         raise RefusalError(400, "too_many_values", message)
     return bytes(body)

@@ -6,14 +6,11 @@ how long a client may take nothing of its answer.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.errors import UsageError
-from batchflux.review.guard import host_of
-from batchflux.review.listen import LOOPBACK
 from batchflux.transport.serving import hang_up, listen_at, logger_of, serve_at
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ STUCK_SECONDS = 120.0  # for which a client may take nothing of its answer
 _PATIENCE = 5.0  # seconds that answers under way have when it stops
 _AT_ONCE = 0.01  # seconds; 0 would be for ever
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # macOS has none
-_REMEDIES = ("try --host 127.0.0.1", "name another --port, or --port 0")
 
 
 class Bound(NamedTuple):
@@ -61,20 +57,15 @@ def bind(host: str, port: int, *, keyed: bool) -> Bound:
 
     Raises UsageError: the address is none of this machine's, the port is taken, or others could call without a key.
     """
-    listener = listen_at(host, port, _REMEDIES)
+    listening = listen_at(host, port)
     if _USER_TIMEOUT is not None:  # connections have it from their listener
-        listener.setsockopt(IPPROTO_TCP, _USER_TIMEOUT, int(STUCK_SECONDS * 1000))
-    address, port = listener.getsockname()[:2]
-    where = ipaddress.ip_address(address.partition("%")[0])
-    if not keyed and not where.is_loopback:
-        listener.close()
+        listening.socket.setsockopt(IPPROTO_TCP, _USER_TIMEOUT, int(STUCK_SECONDS * 1000))
+    if not keyed and listening.reach is not None:
+        listening.socket.close()
         why = "everyone who reaches it could spend your money"
         raise UsageError(f"--host {host} is open to other machines, and without client keys {why}: add --client-keys.")
-    at = host_of(LOOPBACK[0] if where.is_unspecified else address, port)
-    reach = f"any address of this machine, port {port}," if where.is_unspecified else at
-    opens = f"Everyone who can reach {reach} and has a key can buy pictures; what is sent is not encrypted."
-    names = frozenset(host_of(name, port) for name in (*LOOPBACK, host.lower(), address))
-    return Bound(listener, f"http://{at}", names, None if where.is_loopback else opens)
+    opens = f"Everyone who can reach {listening.reach} and has a key can buy pictures; what is sent is not encrypted."
+    return Bound(listening.socket, f"http://{listening.at}", listening.hosts, listening.reach and opens)
 
 
 async def serve(app: web.Application, listener: socket.socket) -> Served:

@@ -112,7 +112,7 @@ class Maker:
         return os.path.relpath(path, self._manifest.base)
 
     def job(self, asked: str) -> Job:
-        """Return the first job of what is asked, with the first variant; RefusalError says what cannot be made."""
+        """Return the first variant of what is asked, which `take` names; RefusalError says what cannot be made."""
         said = json.loads(asked)
         provider, model = self._resolved(said["model"])
         values: dict[str, Any] = {"options": (), "tags": (), "model": model, "provider": provider}
@@ -131,10 +131,10 @@ class Maker:
         job = next(self._photos.judged([job]))
         for image in job.references:
             _check_usable(image)
-        return self.take(job, 1, FIRST_POSITION)
+        return job
 
     def take(self, job: Job, variant: int, position: int) -> Job:
-        """Return the same job as another variant, by its own names."""
+        """Return the same job as this variant, by its own names."""
         api = api_in_keys(self._manifest.providers[job.provider])
         key = job.key if variant == job.variant else key_of_job(replace(job, variant=variant), api)
         name = default_id(job.prompt, key, long=True)

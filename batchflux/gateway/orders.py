@@ -80,19 +80,23 @@ class Form:
 class Shot:
     """One picture that was made: `path` is its file, `name` what its link ends in, sizes in pixels and bytes.
 
+    Sizes in pixels are 0 where they are not known.
+
     `cost` reads as a decimal number of the manifest's currency; None where nothing is told or paid. `elsewhere` reads
     it where its file may have gone into a bucket; StorageError: it is not there. `dropped` are fields left out of it.
+    `further` are the other pictures that the same answer had; they cost nothing.
     """
 
     job: str
     name: str
     path: str
     media_type: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
     bytes: int
     cost: str | None = None
     seed: int | None = None
     revised_prompt: str | None = None
     dropped: Sequence[str] = ()
+    further: Sequence[Shot] = ()
     elsewhere: Callable[[], Data] | None = field(default=None, repr=False, compare=False)

@@ -12,6 +12,7 @@ from batchflux.errors import StorageError
 from batchflux.gateway.answering.send import send_picture
 from batchflux.gateway.orders import Picture, RefusalError
 from batchflux.ledger.books.calls import pictures_by_prefix
+from batchflux.output.base import further_in
 
 if TYPE_CHECKING:
     from batchflux.folders.pictures import FolderPictures
@@ -65,6 +66,9 @@ class Pictures:
             for made in await self._run.database.submit(lambda connection: pictures_by_prefix(connection, prefix)):
                 if self._names.fits(name, made.key):
                     return made
+                for place, further in enumerate(further_in(made.remarks), 2):
+                    if self._names.fits(name, made.key, place):
+                        return made._replace(file_name=further, sha256="", mirrored=None)  # a file, or gone
         return None
 
     def _read(self, made: Made) -> bytes:

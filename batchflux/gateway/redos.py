@@ -68,7 +68,9 @@ class Redoing:
                 self._run.session.event("redo_left", key=root, message=str(error))
             return []
         count = 1 + max(0, call.place)
-        jobs = jobs_of(call.number, call.variant, count, partial(self._desk.tagged, first, call.client))
+        jobs = jobs_of(
+            call.number, call.variant, count, partial(self._maker.take, self._desk.tagged(first, call.client))
+        )
         return await self._run.database.submit(partial(self._pinned, call=call, root=replace(jobs[-1], key=root)))
 
     def _pinned(self, connection: sqlite3.Connection, call: Call, root: Job) -> list[tuple[Job, Known | None]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.errors import UsageError
 from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.gateway.answering.links import Names
-from batchflux.gateway.clients import Accounts
+from batchflux.gateway.clients import Accounts, Pace
 from batchflux.gateway.desk import Desk
 from batchflux.gateway.extras.routes import Extras
 from batchflux.gateway.guard import Guard, origins_of
@@ -21,7 +23,7 @@ from batchflux.gateway.orders import MOST_PICTURES
 from batchflux.gateway.pictures import Pictures
 from batchflux.gateway.redos import Redoing
 from batchflux.gateway.server import Server
-from batchflux.ledger.books.calls import spent_by_client
+from batchflux.ledger.books.calls import begun_since, spent_by_client
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.manifest.reading import values
 from batchflux.output.resources import raise_open_files
@@ -86,7 +88,7 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
             whence = await run.database.submit(Whence.of)
             whence = whence._replace(base=str(manifest.base))
             there = FolderPictures(run.session.folder, whence, options.run.environ)
-            accounts = Accounts(spent, manifest.currency)
+            accounts = Accounts(spent, manifest.currency, await _begun(run, options.keys))
             maker = Maker(manifest, run.session.books.photos)
             desk.open(run, maker, names, accounts, there)
             guard, pictures = Guard(options.keys, bound.hosts, origins), Pictures(names, run, there)
@@ -104,6 +106,14 @@ async def gateway(manifest: Manifest, options: GatewayOptions) -> AsyncIterator[
                 await redoing  # raises what ended it
     finally:
         bound.socket.close()
+
+
+async def _begun(run: Endless, keys: ClientKeys | None) -> dict[str, list[float]]:
+    """Return when each client's last calls began, as far as rates count them: by this process's steady clock."""
+    wall, steady = time.time(), time.monotonic()
+    longest = max((Pace(client.rate).window for client in keys.clients), default=0.0) if keys else 0.0
+    begun = await run.database.submit(partial(begun_since, at=wall - longest))
+    return {client: [min(at - wall, 0.0) + steady for at in times] for client, times in begun.items()}
 
 
 async def _stopped(run: Endless, served: Served) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -15,7 +15,7 @@ from batchflux.gateway.answering import errors, headers, links, send
 from batchflux.gateway.answering.chat import ChatAnswer
 from batchflux.gateway.answering.images import ImagesAnswer
 from batchflux.gateway.answering.sse import early
-from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, METRICS, Guard, body_of
+from batchflux.gateway.guard import CLIENT, HEALTH, IMAGES, JSON, METRICS, Guard, body_of
 from batchflux.gateway.numbers import Numbers
 from batchflux.gateway.orders import Form, Order, Picture, RefusalError
 from batchflux.gateway.reading import bodies
@@ -93,12 +93,12 @@ class Server:
         return await self._pictures.answer(request)
 
     async def _generations(self, request: web.Request) -> web.StreamResponse:
-        order, form = orders.generation(bodies.parsed(body_of(request)))
+        order, form = orders.generation(_object(request))
         return await self._images(request, order, form, edit=False)
 
     async def _edits(self, request: web.Request) -> web.StreamResponse:
-        if request.content_type == "application/json":
-            order, form = orders.edit_json(bodies.parsed(body_of(request)))
+        if request.content_type == JSON:
+            order, form = orders.edit_json(_object(request))
         else:
             order, form = orders.edit_form(parts_of(request.headers.get("Content-Type", ""), body_of(request)))
         return await self._images(request, order, form, edit=True)
@@ -112,12 +112,13 @@ class Server:
                 return await send.send_stream(request, answer.stream(held.made), headers.noted(_notes(held, form)))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(held, shots, form, joined=joins)
+                request, answer.document(shots), self._told(request, held, shots, form, joined=joins)
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = bodies.parsed(body_of(request))
-        order, form = chats.chat(body, lambda url: (self._own(request, url) or links.named_by(url)) is not None)
+        order, form = chats.chat(
+            _object(request), lambda url: (self._own(request, url) or links.named_by(url)) is not None
+        )
         link = self._link(request)
         held, joins = await self._taken(request, order)
         answer = ChatAnswer(
@@ -130,7 +131,7 @@ class Server:
                 return await send.send_stream(request, frames, headers.noted(_notes(held, form)))
             shots = await asyncio.shield(held.made)
             return await send.send_document(
-                request, answer.document(shots), self._told(held, shots, form, joined=joins)
+                request, answer.document(shots), self._told(request, held, shots, form, joined=joins)
             )
 
     async def _taken(self, request: web.Request, order: Order) -> tuple[Held, bool]:
@@ -166,14 +167,24 @@ class Server:
         base = links.base_of(self._public_url, request.scheme, request.host)
         return lambda shot: links.link_of(base, shot.name)
 
-    def _told(self, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool) -> dict[str, str]:
+    def _told(
+        self, request: web.Request, held: Held, shots: Sequence[Shot], form: Form, *, joined: bool
+    ) -> dict[str, str]:
+        further = [self._link(request)(one) for shot in shots for one in shot.further]
         return headers.told(
             jobs=[shot.job for shot in shots],
             cost=self._desk.cost(shots),
             currency=self._desk.currency,
             joined=joined or not held.buys,
-            notes=_notes(held, form),
+            notes=_notes(held, form) | ({"further": ", ".join(further)} if further else {}),
         )
+
+
+def _object(request: web.Request) -> dict[str, Any]:
+    """Return the JSON that came with a request. RefusalError: it is none, or a form."""
+    if request.content_type != JSON:
+        raise RefusalError(415, "unsupported_media_type", f"Send JSON here: a form is taken at {EDITS} alone.")
+    return bodies.parsed(body_of(request))
 
 
 def _notes(held: Held, form: Form) -> dict[str, str]:

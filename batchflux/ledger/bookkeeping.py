@@ -24,6 +24,7 @@ from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
+from batchflux.ledger.sample import globs
 from batchflux.ledger.summary import Summary
 from batchflux.ledger.survey import Asked, known_before, survey_jobs
 from batchflux.ledger.tables import currency, ended_rows, get_meta, set_meta
@@ -142,8 +143,9 @@ class Books:
         A run that is `through` with all jobs has also read all answers that are kept, by today's reader.
         """
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))
-        some = through is None or (through.only, through.limit, through.sample) != (None,) * 3 or through.redo
-        if not some:
+        if through is None or through.redo:
+            return
+        if (globs(through.only), through.limit, through.sample) == ((), None, None):
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def summary(self, state: State, already: int, limits: LimitsConfig, seconds: float, made: int) -> Summary:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from batchflux.errors import StorageError
@@ -78,10 +78,14 @@ class Before:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What came of a decision: the redos it asked for, and what it takes to undo it."""
+    """What came of a decision: the redos it asked for, and what it takes to undo it.
+
+    `already` are the jobs for which it asked for none, since they had the verdict `redo` before.
+    """
 
     asked: list[Asked]
     before: list[Before]
+    already: list[bytes] = field(default_factory=list)
 
 
 class NoSuchJobError(LookupError):
@@ -145,12 +149,14 @@ def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -
         for key in keys:
             take_back_redo(connection, key, live=live)
         return Decided(asked=[], before=before)
-    wanted = [key for key in keys if decision.again or key not in had or had[key].review != "redo"]
+    had_redo = {key for key in keys if key in had and had[key].review == "redo" and decision.again is None}
     again = decision.again or Again()
     asked = [
-        Asked(key=key, id=ask_redo(connection, key, _edited(connection, key, again), at, live=live)) for key in wanted
+        Asked(key=key, id=ask_redo(connection, key, _edited(connection, key, again), at, live=live))
+        for key in keys
+        if key not in had_redo
     ]
-    return Decided(asked=asked, before=before)
+    return Decided(asked=asked, before=before, already=[key for key in keys if key in had_redo])
 
 
 def _before(

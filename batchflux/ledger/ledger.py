@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
+from batchflux.ledger.books.further import forget_further, further_of, note_further
 from batchflux.ledger.books.receipts import give_up_handle, note_receipt
 from batchflux.ledger.connection import Database
 from batchflux.ledger.tables import LAST, Known, known_by_key, prepare, select, spec_text, tags_text
@@ -210,6 +211,10 @@ class Ledger:
 
         return self.database.submit(write)
 
+    def further(self, job: Job) -> asyncio.Future[list[str]]:
+        """Return the links of further pictures that an answer to a job had, which has not ended since."""
+        return self.database.submit(lambda connection: further_of(connection, bytes.fromhex(job.key)))
+
     def handles_near(self, attempt: int, seconds: float) -> asyncio.Future[list[str]]:
         """Return the handles of the other attempts that were sent within so many seconds of this one."""
 
@@ -309,6 +314,7 @@ class Ledger:
                 row = connection.execute(_FINISH, values).fetchone()
             number = row[0]
             connection.execute(_LEAVE_PICTURE, (number, link, judged, outcome.error_code, outcome.error))
+            forget_further(connection, key)
             self._finished.append(number)
 
         return self.database.submit(write)
@@ -372,6 +378,8 @@ def _capture(
     ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": at, "code": None, "error": None}
     job = _pass(connection, attempt, "captured", before, billed="yes", cost=received.cost, **ended)
     note_receipt(connection, attempt, received.receipt)
+    if received.more:
+        note_further(connection, job, [link.url for link in received.more])
     connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
     return job
 

@@ -36,7 +36,7 @@ from batchflux.models import Finished, Job, Link, Status, Way
 from batchflux.output.base import REJECTED, attempt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from batchflux.ledger.tables import Known
     from batchflux.providers.batches import BatchAnswer
@@ -46,14 +46,14 @@ OnUnknown = Literal["retry", "hold", "fail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What the user asked of this run: `only` is a glob on ids, `limit` the most jobs to work on.
+    """What the user asked of this run: `only` is a glob on ids, or several, `limit` the most jobs to work on.
 
     `redo` leaves out all but the redos that were asked for in a review. `pay_again`, with `retry_failed`, lets a
     picture be bought anew although the one that was paid for may still be had. `sample` is how many jobs are taken,
     spread over the manifest; `positions`, once they are found, says which.
     """
 
-    only: str | None = None
+    only: str | Sequence[str] | None = None
     limit: int | None = None
     sample: int | None = None
     positions: frozenset[int] | None = None
@@ -125,7 +125,7 @@ def work_for(
     left_out = selection.redo and job.redo_of is None
     if selection.positions is not None:
         left_out |= job.redo_of is not None or job.position not in selection.positions
-    if left_out or (selection.only is not None and not is_meant(job.id, selection.only)):
+    if left_out or not is_meant(job.id, selection.only):
         return None
     if known is None:
         return Work(job=job)

@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchflux.manifest import Expansion
 
 CANDIDATES = 200_000  # of all entries together, unless more are asked for
@@ -21,17 +23,23 @@ _DIGITS = 15  # of a key, by which jobs are ordered
 Place = tuple[int, int | None, tuple[tuple[str, str], ...]]
 
 
-def is_meant(job_id: str, only: str) -> bool:
-    """Whether `--only` means a job: its id matches, or is just that, for an id may hold brackets."""
-    return job_id == only or fnmatchcase(job_id, only)
+def globs(only: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return what was given as `--only`, which may be given more than once; nothing where all jobs are meant."""
+    return () if only is None else (only,) if isinstance(only, str) else tuple(only)
 
 
-def sampled(jobs: Expansion, size: int, entries: int, only: str | None) -> frozenset[int]:
-    """Return the positions of `size` jobs, or of all where there are fewer, whose ids match `only` if that is given."""
+def is_meant(job_id: str, only: str | Sequence[str] | None) -> bool:
+    """Whether `--only` means a job: its id matches a glob, or is just that, for an id may hold brackets."""
+    wanted = globs(only)
+    return not wanted or any(job_id == glob or fnmatchcase(job_id, glob) for glob in wanted)
+
+
+def sampled(jobs: Expansion, size: int, entries: int, only: str | Sequence[str] | None) -> frozenset[int]:
+    """Return the positions of `size` jobs that `only` means, or of all where there are fewer."""
     room = min(8 * size + _SPARE, max(size, CANDIDATES // max(1, entries)))
     found: dict[int, list[tuple[int, int, Place]]] = defaultdict(list)  # by entry: a heap, the last in order first
     for job in jobs:
-        if job.redo_of is not None or (only is not None and not is_meant(job.id, only)):
+        if job.redo_of is not None or not is_meant(job.id, only):
             continue
         place = jobs.place()
         heap, rank = found[place[0]], -int(job.key[:_DIGITS], 16)

@@ -95,7 +95,8 @@ class Summary:
 
     `jobs` counts all jobs of the manifest, `this_run` those that ended in this run; `spent` is the folder's total with
     what was possibly billed (`spent_possibly`), `spent_this_run` this run's part. Times in epoch seconds;
-    `seconds` is how long the run took, by a clock that nobody sets.
+    `seconds` is how long the run took, by a clock that nobody sets. `to_raise` is the limit, by its key under `limits`,
+    that stopped it and would stop the next run at once, too; summary.json says it in `message` alone.
     """
 
     name: str
@@ -123,10 +124,12 @@ class Summary:
     batches: dict[str, BatchUse] = field(default_factory=dict)
     answered_again: int = 0
     mirror: MirrorUse | None = None
+    to_raise: str | None = None
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
         data: dict[str, Any] = asdict(self)
+        del data["to_raise"]
         data |= {"started_at": iso(self.started_at), "finished_at": iso(self.finished_at)}
         data |= {"seconds": round(self.seconds, 3), "images_per_minute": round(self.images_per_minute, 2)}
         for name in ("spent", "spent_possibly", "spent_this_run", "budget", "budget_per_run"):

@@ -22,7 +22,7 @@ from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
 from batchflux.ledger.moves import Move, followed, set_aside
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
-from batchflux.ledger.sample import is_meant, sampled
+from batchflux.ledger.sample import globs, is_meant, sampled
 from batchflux.ledger.tables import (
     LEAN,
     Known,
@@ -88,10 +88,11 @@ class Survey:
     jobs of which a field was dropped, by its name, `called` those that no manifest lists, but clients of a gateway
     called for. `reference_faults` has what cannot be read, with the first job
     that needs it and how many do, of which `references` is the count; `photos` are counted as photos.Seen does.
-    `redone` has a byte for each row of the ledger, by number: whether it is worked on. `missed` says that no job's
-    id is like the selection's `only`. `renamed` has how many file names were changed to such that Windows has, and
-    the first. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
-    second time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
+    `redone` has a byte for each row of the ledger, by number: whether it is worked on. `unmeant` are
+    the globs of the selection's `only` that no job's id is like, `missed` says that all of them are. `renamed` has
+    how many file names were changed to such that Windows has, and the first; `same` names the first jobs that were
+    merged. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a second
+    time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
     `unpublished` counts what would be put into a bucket; None where photos are not.
     """
 
@@ -125,18 +126,30 @@ class Survey:
     edited: bool = False
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
     redone: bytearray = field(default_factory=bytearray)
+    unmeant: list[str] = field(default_factory=list)
     missed: str | None = None
     renamed: tuple[int, str] = (0, "")
+    same: tuple[str, ...] = ()
     jobs: list[Job] | None = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     selection: Selection = field(default_factory=Selection)
     unpublished: Unpublished | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the command line did nothing, in words."""
+        said = f"is like no id of the {self.total:,} jobs: correct it, or leave it out."
+        return [f"{_option(glob)} {said}" for glob in self.unmeant]
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""
         names = ("total", "new", "changed", "done", "failed", "unknown", "pending", "merged", "unlisted", "todo")
         counts = {name: getattr(self, name) for name in names}
         return counts | {name: value for name in ("redo", "waiting") if (value := getattr(self, name))}
+
+
+def _option(glob: str) -> str:
+    return f"--only {quote(glob)}"
 
 
 class Surveyor:
@@ -173,9 +186,8 @@ class Surveyor:
         self._by_status: Counter[str] = Counter()
         self._characters = 0
         self._remade: set[str] = set()  # the ids of a batch whose jobs have another content and a picture of it
-        only = selection.only
-        missed = None if only is None else f"No job has an id like --only {quote(only)}, so there is nothing to do."
-        self.result = Survey(redone=bytearray(largest + 1), missed=missed)
+        self._only = globs(selection.only)
+        self.result = Survey(redone=bytearray(largest + 1), unmeant=[*dict.fromkeys(self._only)])
 
     def take(self, jobs: Iterable[Job]) -> Survey:
         """Go through all jobs."""
@@ -185,12 +197,14 @@ class Surveyor:
             if self._rows:
                 known = known_by_key(self._connection, [job.key for job in batch], LEAN)
                 self._find_in_the_way([job for job in batch if _claims(job, known.get(job.key))])
-            if result.missed is not None and any(is_meant(job.id, self._selection.only or "") for job in batch):
-                result.missed = None
+            result.unmeant = [glob for glob in result.unmeant if not any(is_meant(job.id, glob) for job in batch)]
             self._count_fresh([job.id for job in batch if job.key not in known])
             for job in batch:
                 self._count(job, known.get(job.key))
             self._keep(batch)
+        if result.unmeant and len(result.unmeant) == len({*self._only}):
+            given = " or ".join(map(_option, result.unmeant))
+            result.missed = f"No job has an id like {given}, so there is nothing to do."
         result.samples = sorted([*result.samples, *self._others][:SAMPLES], key=lambda job: job.position)
         result.done, result.failed, result.unknown, result.pending = (self._by_status[status] for status in Status)
         if self._by_status.total() < self._rows:
@@ -392,6 +406,7 @@ def survey_jobs(
     if faults:
         raise ManifestError(faults)
     survey.merged, survey.renamed, survey.tables, survey.selection = jobs.merged, jobs.renamed, jobs.tables, selection
+    survey.same = tuple(jobs.same)
     if photos is not None:
         survey.photos = photos.seen.as_counts()
     if wanted:

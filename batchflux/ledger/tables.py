@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
-from batchflux.ledger.books import balances, calls, mirrored, receipts, runs
+from batchflux.ledger.books import balances, calls, further, mirrored, receipts, runs
 from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
@@ -401,8 +401,8 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    further = (receipts.SCHEMA, balances.SCHEMA, mirrored.SCHEMA, runs.SCHEMA, calls.SCHEMA)
-    tables = (statement for schema in (_SCHEMA, *further) for statement in schema.split(";"))
+    books = (receipts.SCHEMA, balances.SCHEMA, mirrored.SCHEMA, runs.SCHEMA, calls.SCHEMA, further.SCHEMA)
+    tables = (statement for schema in (_SCHEMA, *books) for statement in schema.split(";"))
     for statement in (*tables, *_VIEWS):
         if statement.strip():
             connection.execute(statement)

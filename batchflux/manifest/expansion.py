@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from batchflux.photos import Photos
 
 MAX_FAULTS = 1000
+SAME = 3  # merged jobs that are named
 _NO_REFERENCE = "skip_empty: true leaves such rows out, allow_empty: true makes the job without it"
 
 
@@ -70,8 +71,8 @@ class Expansion:
     to have tried again; it learns what became of each. `known_as` finds what a ledger has a job by, from its key,
     the one that it had before, and the one of the style that it goes by with or without `references.publish`; such a
     job keeps both key and id. `merged` counts the jobs left out so far
-    because an earlier one has their key, `faults` the faults reported. `tables` says of each table what was assumed and
-    left out so far.
+    because an earlier one has their key, `same` names the first of them; `faults` counts the faults reported.
+    `tables` says of each table what was assumed and left out so far.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Expansion:
         self._on_fault = on_fault
         self._most = most
         self.merged = self.faults = 0
+        self.same: list[str] = []
         self.tables: list[dict[str, Any]] = []
         self._leads = bytearray()
 
@@ -105,6 +107,7 @@ class Expansion:
 
     def _jobs(self) -> Iterator[Job]:
         self._looked_at = self._made = self.merged = self.faults = 0
+        self.same = []
         self._reference = references(self._photos or self._manifest.photos())
         self._keys: set[int] = set()
         self.tables, self._leads = [], bytearray()
@@ -209,7 +212,7 @@ class Expansion:
             offer, api = offers.of(parent.style, parent.model), api_in_keys(offers.provider)
             job = choose(parent, redo, offer, api, lambda key: not redos.is_known(key) and self._is_new(key))
             if redo.variant is not None and not self._is_new(job.key):
-                self.merged += 1
+                self._merge(root.id)
                 continue
             name, file_name = self._names.redo(root, redo.ordinal, job.key)
             ways = self._makers.again(job)
@@ -222,6 +225,17 @@ class Expansion:
         before = len(self._keys)
         self._keys.add(mark(key))
         return len(self._keys) != before
+
+    def _merge(self, name: str) -> None:
+        """Leave out a job, so called, that an earlier one has the key of."""
+        self.merged += 1
+        if len(self.same) < SAME:
+            self.same.append(name)
+
+    def _origin(self) -> str:
+        """Return where a job without an id comes from, as faults say it."""
+        source = self._plan.entry.source
+        return f"jobs[{self._plan.entry.index}]" if source is None else f"{self._manifest.beside(source)}:{self._line}"
 
     def _job(self, variables: Variables, chosen: dict[str, Any]) -> Job | None:
         """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
@@ -307,7 +321,7 @@ class Expansion:
             return None
         is_new, had = self._recorded(values, prompt, images)
         if not is_new:
-            self.merged += 1
+            self._merge(values.get("id") or self._origin())
             return None
         try:
             self._names.give(values, variables, self._plan.entry.index, self._line or 0, had)

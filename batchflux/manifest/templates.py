@@ -280,12 +280,11 @@ def slug(text: Any) -> str:
     """Return a text's first words in lower case joined by -, at most 48 characters; letters of any script stay."""
     start = unicodedata.normalize("NFKC", str(shown(text))[:_SLUG_READS]).casefold()
     joined = "-".join("".join(map(_letter, start)).split())
-    if len(joined) > _SLUG:
-        cut = joined[: _SLUG + 1]
-        joined = cut[: cut.rfind("-")] if "-" in cut else joined[:_SLUG]
-    return joined
+    end = joined.rfind("-", 0, _SLUG + 1) if len(joined) > _SLUG else len(joined)
+    return joined[: _SLUG if end < 0 else end]
 
 
+@lru_cache(maxsize=4096)
 def _letter(char: str) -> str:
     """Return a letter, a Latin one without its accents, a digit or a mark of a script; a blank for all else."""
     if not char.isalnum():

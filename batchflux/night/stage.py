@@ -228,6 +228,10 @@ class Record:
         """Take the time of a record."""
         await asyncio.sleep(self._writing.after)
 
+    async def further(self, job: Job) -> list[str]:
+        """Return none: each answer has one picture here."""
+        return []
+
     async def handles_near(self, attempt: int, seconds: float) -> list[str]:
         """Return none: no task has a handle here."""
         return []

@@ -33,6 +33,7 @@ BATCHES = ".batches"  # the lines of batches that are about to leave, worthless 
 CACHE = ".cache"  # what is remembered of reference photos, and the copies that are sent; worthless when it is lost
 REPLACED = ".replaced"  # holds pictures whose job was edited
 _NOT_IN_NAMES = re.compile(r"[^\w.\-]")
+FURTHER = "the answer had another picture, kept as "  # and its name: a remark on a job
 NUMBERED = re.compile(r"(.+)_([2-9]|[1-9][0-9])", re.DOTALL)  # stems of further pictures of an answer
 _LONGEST_ID = 180  # bytes of a name, which may have 255 in all
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
@@ -70,6 +71,11 @@ def next_names(name: str) -> Iterator[str]:
     found = NUMBERED.fullmatch(path.stem)
     stem, last = (found[1], int(found[2])) if found else (path.stem, 1)
     return (str(path.with_name(f"{stem}_{number}{path.suffix}")) for number in count(last + 1))
+
+
+def further_in(remarks: str | None) -> list[str]:
+    """Return the names under which further pictures of a job's answer are kept, by what is said of the job."""
+    return [said.removeprefix(FURTHER) for said in (remarks or "").split("; ") if said.startswith(FURTHER)]
 
 
 def place_of(job: Job, own: Stored | None) -> str:

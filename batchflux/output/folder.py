@@ -63,6 +63,14 @@ def paid_for_in(folder: Path) -> str | None:
     return None
 
 
+def check_place(folder: Path) -> None:
+    """See that no file stands where a folder would be made; UsageError. Makes nothing."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))  # noqa: PTH110  no fault where nothing may be looked at
+    if not there.is_dir():
+        what = f"The output folder {folder} cannot be used ({there} is a file)"
+        raise UsageError(f"{what}: choose another with --out, or move that file away.")
+
+
 class FolderLock:
     """Holds the folder for one process: advisory locks (flock) that the system drops when the process dies.
 

@@ -2,11 +2,13 @@
 
 As the shell has it: `*` takes no name that begins with a dot, `**` no such folder. Letters of a suffix count as one in
 upper and lower case (`*.jpg` takes IMG_1.JPG), and so do the two ways in which Unicode writes an accent. A name that is
-written out and is there is taken as it stands, brackets and all.
+written out and is there is taken as it stands, brackets and all. A link that leads nowhere is a file, whose job
+says so; a folder that cannot be read is a fault, for what is in it would be missing unsaid.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -31,6 +33,8 @@ MAX_DEEP = 2
 MAX_PARTS = 64
 MAX_LOOKED_AT = 1_000_000  # names, for one pattern
 MAX_BRACES = 256  # patterns that one with braces comes to
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_NO_PLACE = "lost+found"  # of a file system itself, which only root may enter
 _BRACES = re.compile(r"\{([^{}/]*,[^{}]*)\}")
 
 
@@ -133,6 +137,11 @@ def _is(kind: Callable[[Any], bool], place: object) -> bool:
     return False
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link of which it cannot be seen where it leads."""
+    return _is(os.DirEntry.is_file, entry) or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
 class _Walk:
     """The files that a pattern means, found folder by folder within a bound of names looked at.
 
@@ -168,7 +177,7 @@ class _Walk:
 
     def _matching(self, place: str, part: str, *, files: bool) -> Iterator[str]:
         """Yield the names of the files, or of the folders, in a folder that one part matches."""
-        is_kind = os.DirEntry.is_file if files else os.DirEntry.is_dir
+        is_kind = _is_file if files else os.DirEntry.is_dir
         if not glob.has_magic(part):
             here = on_disk(Path("/"), self._path(place + part))
             if here is not None and _is(Path.is_file if files else Path.is_dir, Path(here)):
@@ -197,23 +206,34 @@ class _Walk:
                     (links if entry.is_symlink() else folders).append(f"{place}{entry.name}/")
 
     def _enters(self, place: str, at: int) -> bool:
-        """Whether this place of the pattern comes to a folder for the first time."""
-        with suppress(OSError):
-            found = Path(self._path(place)).stat()
-            before = len(self._entered)
-            self._entered.add((at, found.st_dev, found.st_ino))
-            return len(self._entered) > before
-        return False
+        """Whether this place of the pattern comes to a folder for the first time. ValueError: it cannot be entered."""
+        try:
+            found = os.stat(f"{self._path(place)}/.")  # which asks for the right to enter it, too
+        except OSError as error:
+            self._refuse(place, error)
+            return False
+        before = len(self._entered)
+        self._entered.add((at, found.st_dev, found.st_ino))
+        return len(self._entered) > before
 
     def _entries(self, place: str) -> list[os.DirEntry[str]]:
-        """Return what is in a folder, in order; nothing where it cannot be read, as of any that does not match."""
+        """Return what is in a folder, in order; nothing where there is none. ValueError: it cannot be read."""
         try:
             with os.scandir(self._path(place)) as entries:
                 found = list(itertools.islice(entries, self._left + 1))
-        except OSError:
+        except OSError as error:
+            self._refuse(place, error)
             return []
         self._left -= len(found)
         if self._left < 0:
             message = f"more than {MAX_LOOKED_AT} names would have to be looked at for {_shown(self._pattern)}"
             raise ValueError(f"{message}; name the folder more closely")
         return sorted(found, key=lambda entry: entry.name)
+
+    def _refuse(self, place: str, error: OSError) -> None:
+        """Raise ValueError, unless the folder that could not be read is not there, or none where photos lie."""
+        name = place.rstrip("/") or "."
+        if error.errno not in _NOT_THERE and os.path.basename(name) != _NO_PLACE:
+            what = f"the folder {name} cannot be read ({error.strerror}), and may have files that"
+            remedy = "make it readable, or name the folders that are meant"
+            raise ValueError(f"{what} {_shown(self._pattern)} matches; {remedy}")

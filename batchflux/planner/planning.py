@@ -27,6 +27,7 @@ from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import Manifest
 from batchflux.manifest import load_manifest as load
 from batchflux.manifest.reading.diagnostics import options_fault
+from batchflux.output.folder import check_place
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
 from batchflux.planner.modes import cost_of
@@ -64,17 +65,18 @@ class Plan:
     the dearest that can, it would be `worst_cost`. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
-    sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
-    cannot be had any more, or a request that was lost turns out not to be accepted: APIs are asked for that of `lost`
-    jobs. `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
-    out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
-    `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
-    `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
-    `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
-    its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many local `photos`, of
-    so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that pictures are put into,
-    with how many are left to be put of those that are done.
+    sent). `missed` says that no job is selected, `warnings` which globs select none. `maybe` of the calls are made only
+    where a picture that was received cannot be had any more, or a request that was lost turns out not to be accepted:
+    APIs are asked for that of `lost` jobs. `retried` jobs that had failed are among those to do. `doubt` says why a run
+    would not start before it was asked, and what is answered by. `tables` says of each table how it was read, and which
+    rows were left out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run
+    would miss, and `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and
+    cost no more. `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first.
+    `merged_samples` are the first of the jobs that an earlier one is made for, by their ids, or where they come from.
+    `webhooks` is the `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time
+    (ISO 8601, with its distance from UTC), `deadline_seconds` from now. `publish` is the address `to` which so many
+    local `photos`, of so many `bytes`, would be put; None where they travel as bytes. `mirror` is the bucket that
+    pictures are put into, with how many are left to be put of those that are done.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Plan:
     dropped: dict[str, int] = field(default_factory=dict)
     canary: int = 0
     missed: str | None = None
+    warnings: tuple[str, ...] = ()
     maybe: int = 0
     lost: int = 0
     retried: int = 0
@@ -111,6 +114,7 @@ class Plan:
     proxy: str | None = None
     renamed: int = 0
     renamed_sample: str = ""
+    merged_samples: tuple[str, ...] = ()
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
     webhooks: dict[str, Any] | None = None
     without_fallback: int = 0
@@ -167,9 +171,10 @@ def plan(
 
     The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
 
-    Raises ManifestError: with all faults; UsageError: what providers need is not there, or the folder's spend is in
-    another currency; StorageError: the ledger in the output folder cannot be read.
+    Raises ManifestError: with all faults; UsageError: what providers need is not there, the folder's spend is in
+    another currency, or a file is in its place; StorageError: the ledger in the output folder cannot be read.
     """
+    check_place(manifest.output.dir)
     environ = os.environ if environ is None else environ
     check_options(manifest, environ)
     missing = tuple(key_faults(manifest, environ))
@@ -227,15 +232,25 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
 
 
 def _limits(manifest: Manifest) -> dict[str, Any]:
-    """Return the budgets, and when a run that starts now would have to end, if ever."""
-    limits = manifest.limits
-    said: dict[str, Any] = {"budget": limits.budget, "budget_per_run": limits.budget_per_run}
+    """Return the budgets, their currency, and when a run that starts now would have to end, if ever."""
+    limits, currency = manifest.limits, manifest.currency
+    said: dict[str, Any] = {"currency": currency, "budget": limits.budget, "budget_per_run": limits.budget_per_run}
     if limits.deadline is not None:
         now = datetime.now().astimezone()
         seconds = limits.deadline.seconds_from(now)
         at = datetime.fromtimestamp(now.timestamp() + seconds).astimezone()
         said |= {"deadline": at.isoformat(timespec="seconds"), "deadline_seconds": seconds}
     return said
+
+
+def _selected(survey: Survey) -> dict[str, Any]:
+    """Return what is to be said of `--only`."""
+    return {"missed": survey.missed, "warnings": tuple(survey.warnings)}
+
+
+def _named(survey: Survey) -> dict[str, Any]:
+    """Return which file names are not as planned, and which jobs have none of their own."""
+    return {"renamed": survey.renamed[0], "renamed_sample": survey.renamed[1], "merged_samples": survey.same}
 
 
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
@@ -254,7 +269,6 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         cost=cost_of(manifest, asked) if asked else own.cost,
         spent=currency(already),
         **_limits(manifest),
-        currency=manifest.currency,
         seconds=whole_time(manifest, each.values()),
         seconds_a_call=mean_call(own, each.values()),
         requests=tuple(_preview(manifest, job) for job in survey.samples),
@@ -266,14 +280,13 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         set_aside=survey.set_aside,
         set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
-        missed=survey.missed,
+        **_selected(survey),
         maybe=survey.maybe,
         lost=survey.lost,
         retried=survey.retried,
         tables=tuple(survey.tables),
         learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
-        renamed=survey.renamed[0],
-        renamed_sample=survey.renamed[1],
+        **_named(survey),
         providers=each,
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,

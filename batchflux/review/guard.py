@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from batchflux.transport.serving import host_of
+
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
@@ -30,7 +32,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
-_HTTP_PORT = 80  # which http means without saying
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
 
 
@@ -88,9 +89,3 @@ async def protect(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Cache-Control"] = "no-store"
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.popall("Server", None)
-
-
-def host_of(address: str, port: int) -> str:
-    """Return the Host header of an address, as browsers write it."""
-    name = f"[{address}]" if ":" in address else address
-    return name if port == _HTTP_PORT else f"{name}:{port}"

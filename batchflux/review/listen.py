@@ -7,13 +7,12 @@ what fails here is one sentence for the person, and the run goes on.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from batchflux.errors import UsageError
-from batchflux.review.guard import Guard, host_of
+from batchflux.review.guard import Guard
 from batchflux.review.server import Server
 from batchflux.transport.serving import hang_up, listen_at, logger_of, serve_at
 
@@ -23,13 +22,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
 MOST_CONNECTIONS = 256
 HEAD_SECONDS = 20.0  # that a connection may take to its first request's end, or rest between two
 _PATIENCE = 2.0  # seconds that answers under way have when it stops
 _LOGGER = logger_of("batchflux.review")
-_REMEDIES = ("try --host 127.0.0.1", "name another --port, or --port 0")
 
 
 class ServedReview(NamedTuple):
@@ -53,21 +50,16 @@ async def serve(
 
     Raises UsageError: the address is none of this machine's, or the port is taken.
     """
-    listener = await asyncio.to_thread(listen_at, host, port, _REMEDIES)
-    address, port = listener.getsockname()[:2]
-    where = ipaddress.ip_address(address.partition("%")[0])
-    names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
-    guard = Guard(frozenset(names), port, wildcard=where.is_unspecified, token=token)
+    place = await asyncio.to_thread(listen_at, host, port)
+    guard = Guard(place.hosts, place.port, wildcard=place.wildcard, token=token)
     app = Server(folder, guard, tell, rest).app()
     runner, listening = await serve_at(
-        app, listener, _LOGGER, most=MOST_CONNECTIONS, head=HEAD_SECONDS, patience=_PATIENCE
+        app, place.socket, _LOGGER, most=MOST_CONNECTIONS, head=HEAD_SECONDS, patience=_PATIENCE
     )
-    at = host_of(LOOPBACK[0] if where.is_unspecified else address, port)
-    url = f"http://{at}/?token={quote(guard.token, safe='')}"
-    reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
+    url = f"http://{place.at}/?token={quote(guard.token, safe='')}"
     sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
-    warning = f"Everyone who can reach {reach} and knows the token {sees}"
-    return ServedReview(runner, url, None if where.is_loopback else warning, listening)
+    warning = f"Everyone who can reach {place.reach} and knows the token {sees}"
+    return ServedReview(runner, url, place.reach and warning, listening)
 
 
 class WatchServer:

@@ -145,7 +145,8 @@ class Server:
             del self._before[next(iter(self._before))]
         self._changed_verdicts()
         redo = [{"key": redo.key.hex(), "id": redo.id} for redo in decided.asked]
-        return numbers, {"redo": redo, "undo": self._decisions}
+        already = {"already": [key.hex() for key in decided.already]} if decided.already else {}
+        return numbers, {"redo": redo, **already, "undo": self._decisions}
 
     async def _take_back(self, number: int) -> list[int]:
         numbers, undone = await self._ledger.do(self._ledger.undo, self._before[number])

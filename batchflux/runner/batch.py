@@ -74,6 +74,8 @@ class _Run:
                 reach("run.surveyed")
                 remember_folder(self.manifest)
                 await session.begin(jobs=plan.counts, calls=plan.calls)
+                for warning in survey.warnings:
+                    session.event("selects_nothing", message=warning)
                 self.books.bring_in_line(survey)
                 async with session.monitor.kept():
                     await self._performed(survey, plan, already)
@@ -187,18 +189,16 @@ class _Run:
         if self.books.rewrote or not has_dataset(folder):
             database.now(lambda connection: write_dataset(folder, connection))
         state = database.now(state_of)
-        reason, message, code = verdict(state, session.gate, self.signals, left=survey.todo - tally.ended)
+        ending = verdict(state, session.gate, self.signals, left=survey.todo - tally.ended)
         if self.options.selection.redo and survey.todo == 0:
-            reason, message, code = nothing_to_redo(survey.waiting)
-        if survey.missed is not None and code == 0:
-            message = survey.missed
+            ending = nothing_to_redo(survey.waiting)
+        if survey.missed is not None and ending.exit_code == 0:
+            ending = ending._replace(message=survey.missed)
         unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
         return replace(
             self.books.summary(state, already, self.manifest.limits, time.monotonic() - session.started, tally.done),
-            exit_code=code,
-            reason=reason,
-            message=message,
+            **ending._asdict(),
             jobs=survey.as_counts() | {name: getattr(state, name) for name in _STANDING},
             this_run=this_run,
         )

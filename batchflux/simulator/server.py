@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from concurrent.futures import Future
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from batchflux.errors import UsageError
 from batchflux.simulator.apis import DIALECTS
 from batchflux.simulator.batches import BATCHES
 from batchflux.simulator.books import Books
@@ -23,7 +20,7 @@ from batchflux.simulator.journal import Journal, Tally
 from batchflux.simulator.queues import QUEUES
 from batchflux.simulator.replies import RELAY, SERVED, Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
-from batchflux.transport.serving import hang_up, listen
+from batchflux.transport.serving import accept, hang_up, listen_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,23 +128,14 @@ class Simulator:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen on `port` (0: any free one) and return the base URL; UsageError: it or the folder cannot be used."""
         self._endpoint.cache.prepare()
+        place = listen_at(host, port)
         self._runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
         await self._runner.setup()
-        try:
-            self._listening = await listen(self._runner, host, port)
-        except OSError as error:
-            await self.stop()
-            number = error.errno or 0  # asyncio's own words say the address twice; a name's fault is below 0
-            why = os.strerror(number) if number > 0 else error.strerror or error
-            says = f"Cannot listen on port {port} of {host} ({why}): name another --port, or --port 0."
-            raise UsageError(says) from error
-        self.host, self.port = self._listening.sockets[0].getsockname()[:2]
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        where = ip_address(self.host.partition("%")[0])
-        if not where.is_loopback:
-            reach = f"any address of this machine, port {self.port}," if where.is_unspecified else f"{name}:{self.port}"
-            self.opens = f"Everyone who can reach {reach} can use it and read what it was asked; nothing is encrypted."
-        return f"http://{name}:{self.port}"
+        self._listening = await accept(self._runner, place.socket)
+        self.host, self.port = place.address, place.port
+        opens = f"Everyone who can reach {place.reach} can use it and read what it was asked; nothing is encrypted."
+        self.opens = place.reach and opens
+        return f"http://{place.at}"
 
     async def stop(self) -> None:
         """Close all connections, also those that hang. Safe to call twice."""

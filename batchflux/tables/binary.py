@@ -7,8 +7,9 @@ import re
 import warnings
 import zipfile
 from contextlib import closing, contextmanager, suppress
+from functools import reduce
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import ReadError, quoted
 from batchflux.tables.cells import Padded, is_empty, trimmed
@@ -26,9 +27,9 @@ _FORMULA = re.compile(  # a cell that has one, and no value or an empty one
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
-_ROW = b"<row"
 _HIDDEN = re.compile(rb'<row\b(?=[^>]*\bhidden="(?:1|true)")[^>]*[^/>]>\s*<c\b')  # with cells in it
 _CELL = re.compile(rb'\br="(\w+)"')
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="([A-Z]{1,3})(\d+):[A-Z]{1,3}(\d+)"')
 _ZEROS = re.compile(r"0{2,}")  # the format of a number that is shown with zeros in front
 _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*("[^"]*"|'[^']*')""")
 _WORKBOOK = "xl/"
@@ -82,6 +83,7 @@ class Sheet:
         self._path = path
         self.blank_rows = 0
         self.hidden_rows = 0  # which are read as all others
+        self._merged: dict[int, list[tuple[int, int]]] = {}
         self.name = ""
         header = next(self._filled(), None)
         if header is None:
@@ -91,6 +93,8 @@ class Sheet:
             raise ReadError(header[0], f"the column {name} stands twice in the header")
         self._names = names
         self.columns = tuple(filter(None, names))
+        # Those that are read in each row that they reach down to.
+        self.merged_cells = sum(len(cells) for row, cells in self._merged.items() if row > header[0])
 
     def rows(self, report: Report) -> Iterator[tuple[int, Row]]:
         """Yield each row with its number in the sheet."""
@@ -126,6 +130,7 @@ class Sheet:
             for sheet in sheets:
                 if not self.name:
                     self._look(sheet.title)
+                tall: _Tall | None = None  # not in the header, where a cell may reach over those below it
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
                 for number, cells in enumerate(sheet.iter_rows(), start=1):
@@ -133,7 +138,12 @@ class Sheet:
                         self.blank_rows += self.name != ""
                         continue
                     self.name = sheet.title
-                    yield number, list(map(_shown, cells))
+                    shown = list(map(_shown, cells))
+                    if tall is None:
+                        tall = _Tall(self._merged)
+                    else:
+                        tall.fill(number, shown)
+                    yield number, shown
                 if self.name:
                     return
 
@@ -161,14 +171,37 @@ class Sheet:
                 raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
 
     def _look(self, title: str) -> None:
-        """Count the hidden rows of a sheet; refuse formulas of which it does not say what they come to."""
+        """Find hidden rows and merged cells of a sheet; refuse formulas of which it does not say what they come to."""
         with zipfile.ZipFile(self._path) as packed:
-            names = _files_of(packed, title)
-            self.hidden_rows = _hidden_rows(packed, names[0]) if len(names) == 1 else 0
-            for name in names:
-                if (cell := _never_reckoned(packed, name)) is not None:
-                    message = f"holds formulas that were never reckoned, as in cell {cell}"
-                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+            found = [_contents(packed, name) for name in _files_of(packed, title)]
+        known = found[0] if len(found) == 1 else _Contents(0, {}, None)
+        self.hidden_rows, self._merged = known.hidden, known.merged
+        cell = next((one.unreckoned for one in found if one.unreckoned is not None), None)
+        if cell is not None:
+            message = f"holds formulas that were never reckoned, as in cell {cell}"
+            raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+class _Tall:
+    """Cells that were merged with those below them: what stands in the first is of each row, as a person sees it.
+
+    `merged` has, by the row where they begin, the column and the last row of each.
+    """
+
+    def __init__(self, merged: dict[int, list[tuple[int, int]]]) -> None:
+        self._merged = merged
+        self._open: list[tuple[int, int, Any]] = []  # column, last row, what stands there
+
+    def fill(self, number: int, cells: list[Any]) -> None:
+        """Write into the cells of a row what stands there by a merged cell of a row before."""
+        self._open = [one for one in self._open if one[1] >= number]
+        for column, _, value in self._open:
+            cells += [None] * (column + 1 - len(cells))
+            if is_empty(cells[column]):
+                cells[column] = value
+        self._open += [
+            (column, last, cells[column]) for column, last in self._merged.get(number, ()) if column < len(cells)
+        ]
 
 
 def _files_of(packed: zipfile.ZipFile, title: str) -> list[str]:
@@ -195,27 +228,43 @@ def _tags(xml: bytes, name: str) -> Iterator[dict[str, str]]:
         yield {key: unescape(value[1:-1]) for key, value in _ATTRIBUTE.findall(tag[1])}
 
 
-def _hidden_rows(packed: zipfile.ZipFile, name: str) -> int:
-    found, rest = 0, b""
-    with packed.open(name) as sheet:
-        while chunk := sheet.read(CHUNK):
-            whole, mark, rest = (rest + chunk).rpartition(_ROW)
-            found += len(_HIDDEN.findall(whole))
-            rest = mark + rest if mark else rest[-_LONGEST:]
-    return found + len(_HIDDEN.findall(rest))
+class _Contents(NamedTuple):
+    """What openpyxl does not tell of a sheet.
+
+    How many rows with cells are `hidden`; which cells are `merged` with those below them, as `_Tall` takes them; and
+    the first cell that has a formula without what it comes to (`unreckoned`), as programs write them.
+    """
+
+    hidden: int
+    merged: dict[int, list[tuple[int, int]]]
+    unreckoned: str | None
 
 
-def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
-    """Return the first cell of a sheet that has a formula without what it comes to, as programs write them."""
-    rest = b""
-    with packed.open(name) as sheet:
-        while chunk := sheet.read(CHUNK):
-            rest += chunk
-            for match in _FORMULA.finditer(rest):
-                if b't="str"' not in match[1]:  # which comes to an empty text
-                    return (_CELL.search(match[1]) or [b"", b"?"])[1].decode()
-            rest = rest[-_LONGEST:]
-    return None
+def _contents(packed: zipfile.ZipFile, name: str) -> _Contents:
+    hidden, merged, unreckoned = set[int](), set[tuple[int, int, int]](), None
+    for start, piece in _pieces(packed, name):
+        hidden.update(start + match.start() for match in _HIDDEN.finditer(piece))
+        for letters, first, last in _MERGED.findall(piece):
+            if int(last) > int(first):
+                column = reduce(lambda sum_, letter: 26 * sum_ + letter - 64, letters, 0) - 1
+                merged.add((int(first), column, int(last)))
+        if unreckoned is None:
+            cells = (match[1] for match in _FORMULA.finditer(piece) if b't="str"' not in match[1])  # an empty text
+            unreckoned = next(((_CELL.search(cell) or [b"", b"?"])[1].decode() for cell in cells), None)
+    made: dict[int, list[tuple[int, int]]] = {}
+    for first, column, last in sorted(merged):
+        made.setdefault(first, []).append((column, last))
+    return _Contents(len(hidden), made, unreckoned)
+
+
+def _pieces(packed: zipfile.ZipFile, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield a file piece by piece, each with where it begins; they overlap by what may be cut through."""
+    start, piece = 0, b""
+    with packed.open(name) as file:
+        while chunk := file.read(CHUNK):
+            start += max(0, len(piece) - _LONGEST)
+            piece = piece[-_LONGEST:] + chunk
+            yield start, piece
 
 
 @contextmanager

@@ -80,8 +80,9 @@ def opened(path: Path, given: Given) -> Opened:
         return Opened(Parquet(path), {})
     if suffix == ".xlsx":
         sheet = Sheet(path)
-        hidden = {"hidden_rows": sheet.hidden_rows} if sheet.hidden_rows else {}
-        return Opened(sheet, {"sheet": sheet.name, **hidden, **_left_out(sheet.left_out())})
+        seen = {"hidden_rows": sheet.hidden_rows, "merged_cells": sheet.merged_cells}
+        said = {name: number for name, number in seen.items() if number}
+        return Opened(sheet, {"sheet": sheet.name, **said, **_left_out(sheet.left_out())})
     file, guessed = text_file(path, zipped=zipped, encoding=given.encoding)
     assumed: dict[str, str | int] = {}
     if file.encoding != "utf-8" or guessed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
-from batchflux.transport.serving import hang_up, listen
+from batchflux.transport.serving import accept, hang_up, listen_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -64,7 +64,7 @@ def serving(app: web.Application, port: int = 0, **how: Any) -> Iterator[str]:
         runner = web.AppRunner(app, shutdown_timeout=0.1, **how)
         await runner.setup()
         try:
-            listening = await listen(runner, "127.0.0.1", port)
+            listening = await accept(runner, listen_at("127.0.0.1", port).socket)
             try:
                 yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
             finally:

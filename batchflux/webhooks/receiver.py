@@ -105,7 +105,7 @@ class Receiver:
         self._runner = web.ServerRunner(served, shutdown_timeout=_PATIENCE)
         await self._runner.setup()
         self._listening = await asyncio.get_running_loop().create_server(
-            lambda: next_connection(served, MOST_CONNECTIONS), sock=listener
+            lambda: next_connection(served, MOST_CONNECTIONS), sock=listener.socket
         )
         return self
 

@@ -53,6 +53,14 @@ def test_books_that_agree(folder: Folder) -> None:
     ]
 
 
+@pytest.mark.parametrize("jobs", ["", "jobs: [{from: gone.csv, prompt: x}]\n"], ids=["a gateway's", "a table's"])
+def test_the_jobs_of_the_manifest_need_not_be_there(folder: Folder, jobs: str) -> None:
+    folder.sends({"receipt": "a"})
+    text = f"version: 1\nname: m\nprovider: {{name: studio, base_url: 'http://127.0.0.1:9', price: 0.14}}\n{jobs}"
+    (folder.path / "manifest.yaml").write_text(text, encoding="utf-8")
+    assert run(folder, [line("a", 60)]).return_value == 0
+
+
 def test_each_difference_is_named_and_sums_are_right(folder: Folder) -> None:
     """A gap, a repeat, a stranger's request, another price, another currency, a lost one, and one that was free."""
     sent = [{"job": name, "receipt": name} for name in ("same", "gap", "twice", "dear", "yuan")]

@@ -197,7 +197,7 @@ def test_plan_json_speaks_of_money(tmp_path: Path) -> None:
     )
     result: dict[str, Any] = json.loads(call(tmp_path, "plan", "m.yaml", "--json").stdout)
     assert (result["calls"], result["cost"], result["currency"], result["budget"]) == (2, "0.28", "CNY", "0.2")
-    assert result["counts"]["merged"] == 1
+    assert (result["counts"]["merged"], result["merged_samples"]) == (1, ["c"])
     assert result["requests"][0]["url"] == "https://api.tu-zi.com/v1/images/generations"
     assert result["requests"][0]["body"] == {"model": "flux-kontext-pro", "prompt": "x"}
     text = call(tmp_path, "plan", "m.yaml").stdout

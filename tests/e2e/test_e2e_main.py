@@ -270,12 +270,35 @@ def test_only_and_limit_select(program: Program, bank: Bank, manifest: Callable[
     missed = program("run", name, "--only", "zz*")
     assert (missed.code, len(bank.seen)) == (0, 0)
     assert "No job has an id like --only 'zz*', so there is nothing to do.\n" in missed.out
+    for quiet in ([], ["--quiet"]):  # who has no terminal reads what is on stderr, if anything
+        said = program("run", name, "--only", "zz*", *quiet).err
+        assert "--only 'zz*' is like no id of the 6 jobs: correct it, or leave it out.\n" in said
     assert program("run", name, "--only", "b").code == 0
     assert [row["id"] for row in program.rows()] == ["b"]
     assert program("run", name, "--limit", "2").code == 0
     assert [row["id"] for row in program.rows()] == ["a-1", "a-2", "b"]
     assert program("run", name).code == 0
     assert len(bank.seen) == 6
+
+
+def test_only_may_be_given_more_than_once(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: 'j{{ n }}', prompt: 'x {{ n }}', matrix: {n: {range: [1, 5]}}}\n")
+    options = ["--only", "j1", "--only", "j[34]", "--only", "zz*"]
+    assert "--only 'zz*' is like no id" in program("plan", name, *options).out
+    stopped = program("run", name, *options, "--on-unknown", "hold", "--set", "limits.budget_per_run=0.2")
+    assert (stopped.code, "--only 'zz*' is like no id" in stopped.err) == (3, True)
+    next_step = stopped.out.partition("to continue: batchflux ")[2].splitlines()[0]
+    assert next_step.endswith("--only j1 --only 'j[34]' --only 'zz*' --on-unknown hold --set limits.budget_per_run=0.2")
+    assert program("run", name, *options).code == 0
+    assert [row["id"] for row in program.rows()] == ["j1", "j3", "j4"]
+    assert len(bank.seen) == 3
+
+
+@pytest.mark.parametrize("option", ["--out", "--only", "--provider", "--env-file", "--budget"])
+def test_an_option_that_says_nothing_is_refused(program: Program, option: str, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: x}\n")
+    refused = program("run", name, option, "")
+    assert (refused.code, refused.err) == (2, f"{option} is empty: give what you mean, or leave it out.\n")
 
 
 def test_an_edit_runs_only_what_changed_and_its_undoing_costs_nothing(

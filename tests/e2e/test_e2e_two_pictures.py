@@ -145,3 +145,32 @@ def test_further_pictures_that_came_inside_are_kept_before_anything_can_end_the_
     assert (program.out / "images/mug_2.png").read_bytes() == two
     assert program.run().code == 0
     assert (program.out / "images/mug.png").read_bytes() == one
+
+
+def test_links_of_further_pictures_outlive_the_process(program: Program) -> None:
+    one, two = (picture(shade) for shade in (1, 2))
+    asked: list[str] = []
+    front: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(await request.text())
+        return web.json_response(
+            {"data": [{"url": f"{front[0]}/{name}.png?sig={'5' * 40}"} for name in ("one", "two")]}
+        )
+
+    async def file(request: web.Request) -> web.Response:
+        return web.Response(body={"one.png": one, "two.png": two}[request.match_info["name"]], content_type="image/png")
+
+    app = web.Application()
+    app.router.add_post("/v1/images/generations", answer)
+    app.router.add_get("/{name}", file)
+    with serving(app) as url:
+        front.append(url)
+        program.manifest(url, "  - {id: mug, prompt: a mug}\n")
+        for moment in ("answer.recorded", "picture.moved"):
+            assert program.finish(program.start("run", "m.yaml", BATCHFLUX_KILL_AT=moment)).code == -9
+        assert program.run().code == 0
+    assert len(asked) == 1
+    images = program.out / "images"
+    assert {file.name: file.read_bytes() for file in images.iterdir()} == {"mug.png": one, "mug_2.png": two}
+    assert ("5" * 40).encode() not in (program.out / "ledger.db").read_bytes()

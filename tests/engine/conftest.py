@@ -439,6 +439,9 @@ class SlowDisk:
         await self._ledger.finish(job, outcome)
         await asyncio.sleep(self._half)
 
+    async def further(self, job: Job) -> list[str]:
+        return await self._ledger.further(job)
+
     async def handles_near(self, attempt: int, seconds: float) -> list[str]:
         return await self._ledger.handles_near(attempt, seconds)
 

@@ -233,6 +233,9 @@ class _Books:
 
     async def captured(self, attempt: int, received: Any) -> None: ...
 
+    async def further(self, job: Any) -> list[str]:
+        return []
+
     async def handles_near(self, attempt: int, seconds: float) -> list[str]:
         return []
 

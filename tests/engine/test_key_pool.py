@@ -13,6 +13,7 @@ from batchflux.engine.limits.gcra import ALLOWANCE
 from batchflux.engine.limits.key_pool import (
     LEAD,
     PATIENCE,
+    SHORT_PATIENCE,
     Allowance,
     Key,
     KeyWatch,
@@ -150,6 +151,32 @@ def test_a_long_time_of_nothing_but_429s_ends_the_run_in_a_sentence(virtual: asy
         "The provider has answered nothing but 'too many requests' for 15 minutes (slow down): "
         "lower limits.rate or wait, then run again to continue."
     )
+
+
+def test_where_an_outage_is_not_waited_out_429s_are_not_either_but_for_a_minute_s_limits(
+    virtual: asyncio.Runner,
+) -> None:
+    async def scene() -> StopRun | None:
+        here = Scene()
+        here.breaker.outages.patience = 45.0
+        lease, other = await here.out(), await here.out()
+        here.limits.refused(lease, TOO_MANY)
+        await asyncio.sleep(2 * SHORT_PATIENCE)
+        here.limits.refused(lease, TOO_MANY)
+        assert not here.gate.closed, "the other one may be served yet"
+        here.limits.answered(other)
+        here.limits.release(other)
+        for seconds in (0.0, SHORT_PATIENCE):
+            await asyncio.sleep(seconds)
+            here.limits.refused(lease, TOO_MANY)
+        assert not here.gate.closed
+        await asyncio.sleep(0.001)
+        here.limits.refused(lease, TOO_MANY)
+        return here.gate.reason
+
+    reason = virtual.run(scene())
+    assert reason is not None
+    assert str(reason).startswith("The provider has answered nothing but 'too many requests' for 1.5 minutes (slow ")
 
 
 @pytest.mark.parametrize("answer", ["picture", "failure", "another key's death"])

@@ -179,3 +179,30 @@ def test_the_gate_closes_at_the_deadline_itself(virtual: asyncio.Runner, at: flo
         return before, gate.closed
 
     assert virtual.run(wait()) == (False, True)
+
+
+def test_a_time_of_day_is_over_when_the_machines_clock_says_so(virtual: asyncio.Runner) -> None:
+    """The loop's clock stands still while a machine sleeps, and does not follow when its time is set."""
+
+    async def wait(slept: float) -> tuple[StopRun | None, float, bool]:
+        gate, loop = Gate(), asyncio.get_running_loop()
+        began = loop.time()
+        ahead = [0.0]
+        deadline = Deadline(began + 3600, "06:00", gate, ends=8600.0, now=lambda: 5000 + loop.time() - began + ahead[0])
+        deadline.took(30.0)
+        with deadline.watch():
+            loop.call_later(100, lambda: ahead.append(ahead.pop() + slept))
+            await asyncio.sleep(101)
+            deadline.check(loop.time())
+            late = gate.closed
+            with pytest.raises(Halted):
+                await gate.sleep(1e6)
+        return gate.reason, loop.time() - began, late
+
+    (reason, after, late) = virtual.run(wait(0.0))
+    assert (reason is not None and reason.reason, round(after), late) == ("deadline", 3600, False)
+    assert virtual.run(wait(3480.0))[2], "a request takes 30 s, and 20 are left"
+    (_, after, late) = virtual.run(wait(3440.0))
+    assert (round(after), late) == (180, False), "looked at each minute"
+    (_, after, late) = virtual.run(wait(-7200.0))
+    assert (round(after), late) == (3600, False), "a clock that was set back makes no night longer"

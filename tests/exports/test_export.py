@@ -252,6 +252,32 @@ def test_what_is_written_to_is_held_and_looked_at(out: Path, tmp_path: Path) -> 
         destination("hf://datasets/me/mugs")
 
 
+@pytest.mark.parametrize("kind", ["pairs:musubi", "imagefolder"])
+def test_what_a_user_put_or_changed_among_the_pictures_is_kept(kind: str, tmp_path: Path) -> None:
+    out, dest = pairs(tmp_path, 6), tmp_path / "dest"
+    exported(out, kind)
+    whole = tree(dest)
+    names = [name for name in sorted(whole) if name.endswith(".jpg")][:3]
+    changed, again, taken = (dest / name for name in names)
+    changed.write_bytes(b"retouched")
+    again.write_bytes(whole[names[1]])  # saved anew as it was
+    taken.rename(mine := taken.with_name("mine.jpg"))
+    os.utime(mine, (1.8e9, 1.8e9))  # as it comes out of a zip
+    (mine.parent / "Thumbs.db").write_bytes(b"of Windows")
+    made = export(out, dest, Wish(kind=kind))
+    place = f".set-aside/{mine.parent.relative_to(dest).as_posix()}"
+    kept = {f"{place}/{changed.name}": b"retouched", f"{place}/mine.jpg": whole[names[2]]}
+    assert tree(dest) == whole | kept
+    assert made.remarks == {"moved to .set-aside, as no export wrote what was there": 2}
+    assert export(out, dest, Wish(kind=kind)).remarks == {}
+    changed.write_bytes(b"once more")
+    exported(out, kind)
+    aside = tree(dest / place)
+    assert (aside[changed.name], b"once more" in aside.values()) == (b"retouched", True), (
+        "nothing is written over there"
+    )
+
+
 def test_a_card_that_was_edited_stays(out: Path) -> None:
     exported(out, only="j1*")
     card = out.parent / "dest/README.md"

@@ -189,7 +189,7 @@ class TestPace:
 
 
 def test_accounts_go_on_when_a_client_gets_other_bounds() -> None:
-    accounts = Accounts({"a": 5_000_000_000}, "CNY")
+    accounts = Accounts({"a": 5_000_000_000}, "CNY", {})
     budget = Budget(spent=5_000_000_000, gate=Gate())
 
     def purse(client: Client) -> Purse:

@@ -188,6 +188,20 @@ async def test_each_client_has_its_own_money_over_all_runs(gateways: Gateways) -
     assert gateways.bank.billed.total() == 3
 
 
+async def test_a_restart_does_not_forget_a_rate(gateways: Gateways) -> None:
+    keys = f"- name: one\n  sha256: {digest_of('sk-one').hex()}\n  rate: 3/h\n"
+    one = {"Authorization": "Bearer sk-one"}
+    for words in ("ab", "c"):
+        async with gateways.opened(keys=keys) as front:
+            for word in words:
+                assert (await front.picture(f"job {word}", headers=one)).status == 200
+    async with gateways.opened(keys=keys) as front:
+        refused = await front.picture("job d", headers=one)
+    assert refused.status == 429
+    assert refused.code == "rate_limit_exceeded"
+    assert gateways.bank.billed.total() == 3
+
+
 async def test_one_client_does_not_join_the_call_of_another(gateways: Gateways) -> None:
     keys = "".join(f"- name: {name}\n  sha256: {digest_of(f'sk-{name}').hex()}\n" for name in ("one", "two"))
     async with gateways.opened(keys=keys) as front:

@@ -266,9 +266,9 @@ REFUSED = [
     ((edit_json, {"prompt": "x"}), "image", "image: found no picture to edit; send one to 16."),
     (_form(), "image", "image: found no picture to edit; send one to 16."),
     (_form(upload("image", b"")), "image", "image: found an empty picture; send the picture's bytes."),
-    (_form(upload("image", MUG), *texts(n="many")), "n", 'n: found "many"; allowed is a whole number from'),
+    (_form(upload("image", MUG), *texts(n="many")), "n", 'n: found "many"; allowed is a whole number.'),
     (_form(upload("image", MUG), *texts(prompt="twice")), "prompt", "prompt: found it twice; send it once."),
-    (_form(upload("image", MUG), upload("size", MUG)), "size", "size: found a file; allowed is text."),
+    (_form(upload("image", MUG), upload("size", MUG)), "size", "size: found a file; allowed is text, and"),
     (
         _form(Part(name="image", data=b"\xff")),
         "image",

@@ -47,7 +47,7 @@ def call(connection: sqlite3.Connection, make_job: MakeJob, number: int) -> str:
         return replace(make_job("mug"), key=key_of(number, variant), position=position)
 
     asked = Call(0, "studio", str(number).encode(), f"mark {number}", "{}", 1, 1000.0 + number)
-    _, (job,) = begin_call(connection, asked, 1, made)
+    _, (job,) = begin_call(connection, asked, made(1, 0), 1, made)
     connection.execute(JOB, (bytes.fromhex(job.key), f"a{number}", job.position, "done", f"images/{number}.png"))
     return job.key
 

@@ -122,12 +122,13 @@ def test_ids_and_keys_are_stable_under_edits(jobs: Jobs) -> None:
 
 
 def test_equal_jobs_are_merged_and_variants_kept(expansion: Callable[[str], tuple[Expansion, list[Fault]]]) -> None:
-    entries = "  - {prompt: x}\n  - {prompt: x, tags: {a: 1}}\n  - {prompt: x, variant: 2}\n  - {prompt: x}\n"
+    entries = "  - {prompt: x}\n  - {prompt: x, tags: {a: 1}}\n  - {prompt: x, variant: 2}\n  - {prompt: x, id: cup}\n"
     made, faults = expansion("version: 1\njobs:\n" + entries)
     assert [job.variant for job in made] == [1, 2]
     assert made.merged == 2
     assert [job.position for job in made] == [0, 1]
     assert (made.merged, faults) == (2, [])
+    assert made.same == ["jobs[1]", "cup"], "who looks for the picture of a cup is told that it has none of its own"
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def test_a_folder_of_three_nights_is_compared(program: Program, bank: Bank) -> N
     ]
     table = program("history", "nights").out.splitlines()
     assert table[0].startswith("m: 3 runs (")
-    assert [line.split()[3:6] for line in table[2:]] == [["6", "0", "0"], ["3", "0", "0"], ["0", "0", "6"]]
+    assert [line.split()[3:6] for line in table[2:5]] == [["6", "0", "0"], ["3", "0", "0"], ["0", "0", "6"]]
     if table[1].endswith("folder"):  # it is left out where the others fill the line
-        assert [line.split()[-1] for line in table[2:]] == ["a", "b", "c"]
+        assert [line.split()[-1] for line in table[2:5]] == ["a", "b", "c"]
     assert [("finished" in table[2]), ("3 budget" in table[3]), ("cut off" in table[4])] == [True, True, True]
     assert max(map(len, table)) <= 80
 

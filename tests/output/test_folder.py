@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
-from batchflux.output.folder import FolderLock, RunLog, write_whole
+from batchflux.output.folder import FolderLock, RunLog, check_place, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,6 +163,10 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) ->
         f"The output folder {tmp_path / 'file' / 'out'} cannot be used (Not a directory): "
         "choose another with --out, or move that file away."
     )
+    for folder in (tmp_path / "file", tmp_path / "file" / "out" / "deeper"):
+        with pytest.raises(UsageError, match=r"/file is a file\): choose another with --out, or move that file away"):
+            check_place(folder)
+    check_place(tmp_path / "new" / "out")
 
 
 def test_lock_and_log_are_for_their_owner_only(tmp_path: Path) -> None:

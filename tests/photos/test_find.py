@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,35 @@ def test_the_home_folder_and_too_many_braces(base: Path) -> None:
         matches(["photos/x*"], base, NONE)
     with pytest.raises(ValueError, match="more than 256 patterns"):
         matches(["{a,b}" * 10], base, NONE)
+
+
+def test_no_photo_is_left_out_unsaid(base: Path) -> None:
+    (base / "photos/link.jpg").symlink_to("/gone/link.jpg")
+    (base / "photos/circle.jpg").symlink_to("circle.jpg")
+    (base / "photos/folder.jpg").symlink_to("deep")
+    found = matches(["photos/link*.jpg", "photos/[cf][iuo]*.jpg"], base, NONE)
+    assert found == ["photos/link.jpg", "photos/circle.jpg", "photos/cup[1].jpg"], "the jobs of links say what is wrong"
+
+
+@pytest.mark.parametrize("pattern", ["photos/**/*.jpg", "photos/*/er/*.jpg", "photos/*/*.jpg", "photos/deep/er/*.jpg"])
+@pytest.mark.parametrize("call", ["scandir", "stat"])  # a folder that shows nothing, and one that cannot be entered
+def test_a_folder_that_cannot_be_read_is_a_fault(
+    base: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, call: str
+) -> None:
+    ask, shut = getattr(os, call), {base / "photos/deep", base / "photos/deep/er"}
+
+    def asked(place: object, *more: Any, **other: Any) -> Any:
+        if isinstance(place, str) and Path(os.path.normpath(place)) in shut:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return ask(place, *more, **other)
+
+    monkeypatch.setattr(os, call, asked)
+    said = r"photos/deep\S* cannot be read \(Permission denied\), and may have files that the pattern"
+    with pytest.raises(ValueError, match=said):
+        matches([pattern, "photos/mug.jpg"], base, NONE)
+    (base / "photos/deep").rename(base / "photos/lost+found")
+    shut.add(base / "photos/lost+found")
+    assert matches(["photos/**/m*.jpg"], base, NONE) == ["photos/mug.jpg"], "no photos lie in that one"
 
 
 @pytest.mark.parametrize(

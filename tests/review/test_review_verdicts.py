@@ -70,7 +70,8 @@ async def test_a_redo_is_asked_for_changed_and_taken_back(page: Page, folder: Fo
     answer = await page.judge([mug], "redo", redo=asked)
     assert answer["redo"] == [{"key": mug.key, "id": "mug-redo1"}]
     assert answer["rows"][0]["review"] == "redo"
-    assert (await page.judge([mug], "redo", note="only a note"))["redo"] == []
+    answer = await page.judge([mug], "redo", note="only a note")
+    assert (answer["redo"], answer["already"]) == ([], [mug.key])
     waiting = read(folder, waiting_redos)
     assert [(one.redo.prompt, one.redo.seed) for one in waiting] == [("a red mug", 7)]
     answer = await page.judge([mug], "redo", redo={"prompt": None, "seed": None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pytest
@@ -100,6 +100,22 @@ def test_hidden_rows_are_read_and_said(read: Read) -> None:
 
     jobs, _, (table,) = read("t.xlsx", book(["title"], ["a"], ["b"], ["c"], also=hide))
     assert (len(jobs), table["hidden_rows"]) == (3, 2)
+
+
+def test_a_merged_cell_is_of_each_row_that_it_reaches(read: Read) -> None:
+    """As people write a product with several photos, and see it; a row below would else be another product's."""
+
+    def merge(made: openpyxl.Workbook) -> None:
+        for place in ("A1:A2", "A3:B5", "A6:C6", "A7:A9"):  # the header, two products, a heading across
+            made.worksheets[0].merge_cells(place)
+
+    rows: list[list[Any]] = [["title", "by", "n"], [None, "x", 1], ["mug", None, 2], [None, None, 3], [None, None, 4]]
+    rows += [["cups", None, None], ["cup", "you", 5], [None, None, None], [None, "us", 6]]
+    form = "prompt: \"{{ title | default('-') }} {{ by | default('-') }} {{ n | default('-') }}\""
+    jobs, faults, (table,) = read("t.xlsx", book(*rows, also=merge), form)
+    texts = ["- x 1", "mug - 2", "mug - 3", "mug - 4", "cups - -", "cup you 5", "cup us 6"]
+    assert ([job.prompt for job in jobs], faults) == (texts, [])
+    assert (table["merged_cells"], table["blank_rows"]) == (2, 1)
 
 
 def test_formulas_count_where_they_are_read(read: Read) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from batchflux.transport.serving import hang_up, listen, listen_at, logger_of, serve_at
+from batchflux.transport.serving import accept, hang_up, listen_at, logger_of, serve_at
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,9 +38,9 @@ async def test_a_client_that_has_gone_is_no_fault_of_ours(
 ) -> None:
     app = web.Application()
     app.router.add_get("/", handler)
-    listener = listen_at("127.0.0.1", 0, ("", ""))
-    port, logger = listener.getsockname()[1], logger_of("batchflux.test.serving")
-    runner, listening = await serve_at(app, listener, logger, most=8, head=60.0, patience=1.0)
+    place = listen_at("127.0.0.1", 0)
+    port, logger = place.port, logger_of("batchflux.test.serving")
+    runner, listening = await serve_at(app, place.socket, logger, most=8, head=60.0, patience=1.0)
     async with aiohttp.ClientSession() as session:
         try:
             async with session.get(f"http://127.0.0.1:{port}/") as answer:
@@ -58,7 +58,7 @@ async def test_who_connects_as_a_server_stops_is_let_go(*, before: bool) -> None
     for turns in range(8):
         runner = web.AppRunner(web.Application(), shutdown_timeout=0.1)
         await runner.setup()
-        listening = await listen(runner, "127.0.0.1", 0)
+        listening = await accept(runner, listen_at("127.0.0.1", 0).socket)
         where = listening.sockets[0].getsockname()[:2]
         client = socket.create_connection(where) if before else None
         stopping = None if before else asyncio.create_task(hang_up(listening))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Collected, Inline
+from batchflux.output.base import FURTHER
 from batchflux.redaction import redacted, without_own
 from batchflux.transport.lines import write_lines
 from batchflux.transport.links import to_url
@@ -113,7 +114,7 @@ class LocalExecutor:
                 return ""
             where = "" if isinstance(asset, Inline) else f" from {redacted(asset.url)}"
             return f"the answer had another picture, which could not be kept{where} ({error.message})"
-        return "" if name is None else f"the answer had another picture, kept as {name}"
+        return "" if name is None else f"{FURTHER}{name}"
 
 
 def _without(secrets: Collection[str], job: Job, body: bytes) -> bytes:

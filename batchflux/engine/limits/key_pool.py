@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 AT = " at "  # between the name of a key and the address of a fleet
 LEAD = 0.05
-PATIENCE = 900.0  # seconds
+PATIENCE = 900.0  # seconds of nothing but 429s, after which the run stops
+SHORT_PATIENCE = 90.0  # seconds of them at least, where an outage is waited out for less: limits are often of a minute
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -206,9 +207,11 @@ def all_dead(keys: Sequence[Key], error: JobError) -> StopRun:
     return StopRun(error.code.value, f"{what}: {remedy}, then run again to continue.")
 
 
-def nothing_but_refusals(error: JobError) -> StopRun:
-    """Return why the run stops after PATIENCE seconds of 429s."""
-    what = f"The provider has answered nothing but 'too many requests' for {PATIENCE / 60:.0f} minutes"
+def nothing_but_refusals(error: JobError, seconds: float, patience: float) -> StopRun | None:
+    """Return why the run stops after so many seconds of 429s, None where it goes on; `patience` is that of outages."""
+    if seconds <= min(PATIENCE, max(patience, SHORT_PATIENCE)):
+        return None
+    what = f"The provider has answered nothing but 'too many requests' for {seconds / 60:.3g} minutes"
     remedy = "lower limits.rate or wait, then run again to continue."
     return StopRun(Code.RATE_LIMITED.value, f"{what} ({error.message}): {remedy}")
 

@@ -23,7 +23,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.gcra import Cause
-from batchflux.engine.limits.key_pool import AT, LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.limits.key_pool import AT, LEAD, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError
@@ -114,8 +114,7 @@ class RateLimiter:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
-        self._active_tasks = active_tasks
-        self.keys = list(keys)
+        self.keys, self._active_tasks = list(keys), active_tasks
         self.concurrency = self._capped(concurrency)
         self.in_flight = 0
         self._slots = slots or Slots(NEVER)
@@ -292,8 +291,9 @@ class RateLimiter:
                 key.resting_until = max(key.resting_until, now + error.retry_after)
             self._outages.answered(key.place, self._loop.time())
             self._refused_at = now if self._refused_at is None else self._refused_at
-            if now - self._refused_at > PATIENCE:
-                self._gate.close(nothing_but_refusals(error))
+            patience = NEVER if self.in_flight > 1 else self._outages.patience  # another request may be served yet
+            if stop := nothing_but_refusals(error, now - self._refused_at, patience):
+                self._gate.close(stop)
         self._dispatch()
         return Rest(key, now + error.retry_after) if error.retry_after else None
 

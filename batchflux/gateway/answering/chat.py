@@ -43,7 +43,7 @@ class ChatAnswer:
         """Return the answer as one document: markdown, and the pictures once more in `images`, where some look."""
         images = [
             {"type": "image_url", "index": index, "image_url": {"url": Spliced(self._address(shot))}}
-            for index, shot in enumerate(shots)
+            for index, shot in enumerate(_all(shots))
         ]
         message = {"role": "assistant", "content": self._markdown(shots), "images": images}
         return pieces_of(
@@ -83,7 +83,7 @@ class ChatAnswer:
 
     def _markdown(self, shots: Sequence[Shot]) -> Spliced:
         parts: list[str | Shot] = []
-        for shot in shots:
+        for shot in _all(shots):
             parts += ["\n\n![image](" if parts else "![image](", *self._address(shot), ")"]
         missing = self.missing()
         said = [_quoted(f"{len(missing)} more could not be made: {', '.join(missing)}")] if missing else []
@@ -91,6 +91,11 @@ class ChatAnswer:
 
     def _address(self, shot: Shot) -> tuple[str | Shot, ...]:
         return data_url(shot) if self.inline else (self.link(shot),)
+
+
+def _all(shots: Sequence[Shot]) -> list[Shot]:
+    """Return pictures, each before the further ones of its answer: a call is paid for, however many it gives."""
+    return [one for shot in shots for one in (shot, *shot.further)]
 
 
 def _quoted(words: str) -> str:

@@ -58,6 +58,14 @@ UNKNOWN = Row(
     kind=_SERVER_ERROR,
 )
 _PAID = "paid for, so nothing may resend it"
+_UNSAFE = Row(
+    status=400,
+    code="download_failed",
+    says="The picture was made and paid for, but its link leads into a private network, and was not followed. "
+    f"{_OPERATOR}",
+    why=_PAID,
+    kind=_SERVER_ERROR,
+)
 ROWS: Mapping[str, Row] = MappingProxyType(
     {
         Code.RATE_LIMITED: _away(
@@ -85,7 +93,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         Code.DOWNLOAD: Row(
             status=400,
             code="download_failed",
-            says="The picture was made, but could not be fetched from the provider.",
+            says="The picture was made and paid for, but could not be fetched from the provider; "
+            "a retry of this same call tries to, free.",
             why=_PAID,
             kind=_SERVER_ERROR,
         ),
@@ -191,7 +200,7 @@ def refusal(cause: str, words: str = "", *, billed: bool, after: float | None = 
 
     `billed`: something was, or may have been. `after` is how many seconds it asked us to wait, where it did.
     """
-    row = ROWS[cause]
+    row = _UNSAFE if billed and cause == Code.UNSAFE_URL else ROWS[cause]
     if billed and resent(row.status):
         row = UNKNOWN
     first = words.partition("; ")[0]  # what follows is advice to who runs it

@@ -21,22 +21,23 @@ class Names:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def name(self, key: str, extension: str) -> str:
-        """Return `<prefix>-<signature>.<extension>`."""
-        return f"{key[:_PREFIX]}-{self._signature(key)}.{extension}"
+    def name(self, key: str, extension: str, place: int = 1) -> str:
+        """Return `<prefix>-<signature>.<extension>`; `place` is 2 or more of a further picture of the job's answer."""
+        return f"{key[:_PREFIX]}-{self._signature(key, place)}.{extension}"
 
     def prefix(self, name: str) -> str | None:
         """Return what the keys begin with that a name may be of; None where it is no name of a picture."""
         parts = _NAME.fullmatch(name)
         return parts[1] if parts else None
 
-    def fits(self, name: str, key: str) -> bool:
-        """Whether a name is that of this key's picture, compared in constant time."""
+    def fits(self, name: str, key: str, place: int = 1) -> bool:
+        """Whether a name is that of this key's picture, compared in constant time; `place` as in `name`."""
         parts = _NAME.fullmatch(name)
-        return parts is not None and hmac.compare_digest(self._signature(key), parts[2])
+        return parts is not None and hmac.compare_digest(self._signature(key, place), parts[2])
 
-    def _signature(self, key: str) -> str:
-        digest = hmac.digest(self._secret, f"batchflux gateway picture {key}".encode(), "sha256")
+    def _signature(self, key: str, place: int) -> str:
+        which = key if place == 1 else f"{key} {place}"
+        digest = hmac.digest(self._secret, f"batchflux gateway picture {which}".encode(), "sha256")
         return base64.b32encode(digest[:_BYTES]).decode().lower()
 
 

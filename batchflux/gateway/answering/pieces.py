@@ -10,6 +10,7 @@ import binascii
 import io
 import json
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +21,12 @@ from batchflux.gateway.orders import RefusalError, Shot
 from batchflux.transport.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
 PIECE = 96 << 10  # bytes of a file; a multiple of 3, so that each piece is base64 by itself (RFC 4648)
 SMALL = 384 << 10  # bytes of a body that is made at once: about what the pieces of one on its way take
 Piece = bytes | Shot
+_PLACE = f"picture {secrets.token_hex(16)}"  # of one in JSON: no word of anybody's has it
 _HOW = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in the place of a picture would wait for ever
 
 
@@ -42,34 +44,18 @@ def data_url(shot: Shot) -> tuple[str | Shot, ...]:
 
 def pieces_of(value: Any, before: str = "", after: str = "") -> list[Piece]:
     """Return a value of JSON, which may have Spliced strings in it, as pieces; all but the pictures is ASCII."""
+    shots: list[Shot] = []
+
+    def written(spliced: Spliced) -> str:
+        shots.extend(part for part in spliced.parts if isinstance(part, Shot))
+        return "".join(part if isinstance(part, str) else _PLACE for part in spliced.parts)
+
+    words = json.dumps(value, separators=(",", ":"), default=written).split(_PLACE)
     pieces: list[Piece] = []
-    words = [before]
-    for part in _written(value):
-        if isinstance(part, str):
-            words.append(part)
-        else:
-            pieces += ["".join(words).encode(), part]
-            words.clear()
-    return [*pieces, "".join([*words, after]).encode()]
-
-
-def _written(value: Any) -> Iterator[str | Shot]:
-    if isinstance(value, Spliced):
-        yield '"'
-        yield from (json.dumps(part)[1:-1] if isinstance(part, str) else part for part in value.parts)
-        yield '"'
-    elif isinstance(value, dict):
-        for place, (key, one) in enumerate(value.items()):
-            yield f"{',' if place else '{'}{json.dumps(key)}:"
-            yield from _written(one)
-        yield "}" if value else "{}"
-    elif isinstance(value, list | tuple):
-        for place, one in enumerate(value):
-            yield "," if place else "["
-            yield from _written(one)
-        yield "]" if value else "[]"
-    else:
-        yield json.dumps(value)
+    for word, shot in zip(words, shots, strict=False):
+        pieces += [f"{before}{word}".encode(), shot]
+        before = ""
+    return [*pieces, f"{before}{words[-1]}{after}".encode()]
 
 
 def length_of(pieces: Sequence[Piece]) -> int:

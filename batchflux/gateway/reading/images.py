@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def _uploaded(part: Part) -> Picture:
 
 def _text(part: Part) -> str:
     if part.filename is not None:
-        raise refused(part.name, "found a file; allowed is text")
+        raise refused(part.name, "found a file; allowed is text, and files as image, image[] or mask")
     try:
         return part.data.decode("utf-8")
     except ValueError:
@@ -106,7 +107,8 @@ def _values(texts: Mapping[str, str]) -> dict[str, Any]:
     """Return what a form's texts mean where JSON has types of its own; an empty one is not given."""
     made: dict[str, Any] = {name: text for name, text in texts.items() if text != "" or name == "prompt"}
     for name in made.keys() & _WHOLE:
-        made[name] = read(name, made[name], lambda text: values.whole(text, -(2**63), 2**63 - 1))
+        with suppress(ValueError):  # then it is text, which is refused as it is in JSON
+            made[name] = values.whole(made[name], -(2**63), 2**63 - 1)
     if "stream" in made:
         made["stream"] = read("stream", made["stream"], READERS["prompt_upsampling"])
     return made

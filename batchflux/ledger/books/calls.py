@@ -87,20 +87,21 @@ def uncalled(connection: sqlite3.Connection) -> str:
 
 
 def begin_call(
-    connection: sqlite3.Connection, call: Call, count: int, made: Callable[[int, int], Job]
+    connection: sqlite3.Connection, call: Call, first: Job, count: int, made: Callable[[int, int], Job]
 ) -> tuple[Call, list[Job]]:
     """Record a call and so many jobs, each `made` of its variant and its position; return both as they are on record.
 
-    `number` and `variant` of `call` are given here. The variants of a content follow each other, whoever calls for it.
+    `first` is the first variant of what is called for. `number` and `variant` of `call` are given here. The variants of
+    a content follow each other, whoever calls for it.
     """
     number: int = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM calls").fetchone()[0]
-    base = bytes.fromhex(made(1, 0).key)
+    base = bytes.fromhex(first.key)
     row = connection.execute("SELECT variant FROM takes WHERE content = ?", (base,)).fetchone()
-    first = (row[0] if row else 0) + 1
-    while _is_taken(connection, jobs := jobs_of(number, first, count, made)):  # by a job of the manifest, or a redo
-        first += 1
-    connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, first + count - 1))
-    call = call._replace(number=number, variant=first)
+    variant = (row[0] if row else 0) + 1
+    while _is_taken(connection, jobs := jobs_of(number, variant, count, made)):  # by a job of the manifest, or a redo
+        variant += 1
+    connection.execute("INSERT OR REPLACE INTO takes VALUES (?, ?)", (base, variant + count - 1))
+    call = call._replace(number=number, variant=variant)
     connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call[:-1])
     rows = ((bytes.fromhex(job.key), number, place) for place, job in enumerate(jobs))
     connection.executemany("INSERT INTO call_jobs VALUES (?, ?, ?)", rows)
@@ -193,20 +194,34 @@ def spent_by_client(connection: sqlite3.Connection) -> dict[str, int]:
     return {client: int(amount) for client, amount in connection.execute(_SPENT)}
 
 
+def begun_since(connection: sqlite3.Connection, at: float) -> dict[str, list[float]]:
+    """Return when each client's calls began since an epoch second, in order."""
+    begun: dict[str, list[float]] = {}
+    for client, began in connection.execute("SELECT client, at FROM calls ORDER BY number DESC"):
+        if began < at:
+            break
+        begun.setdefault(client, []).append(began)
+    return {client: times[::-1] for client, times in begun.items()}
+
+
 class Made(NamedTuple):
-    """A picture of a call: the key of its job, its file and bytes, and the name that it has in the mirror, if any."""
+    """A picture of a call: the key of its job, its file and bytes, and the name that it has in the mirror, if any.
+
+    `remarks` are the job's, which name further pictures of the same answer.
+    """
 
     key: str
     file_name: str
     sha256: str
     mirrored: str | None
+    remarks: str | None
 
 
 def pictures_by_prefix(connection: sqlite3.Connection, prefix: str) -> list[Made]:
     """Return the pictures of calls whose job's key begins with these hex digits (an even number of them)."""
     first = bytes.fromhex(prefix)
     query = (
-        f"SELECT lower(hex(key)), file_name, sha256, {NAME_THERE} FROM jobs WHERE key BETWEEN ? AND ?"  # noqa: S608  constants
+        f"SELECT lower(hex(key)), file_name, sha256, {NAME_THERE}, remarks FROM jobs WHERE key BETWEEN ? AND ?"  # noqa: S608  constants
         " AND status = 'done' AND file_name IS NOT NULL AND EXISTS (SELECT 1 FROM call_jobs WHERE job = key)"
     )
     return [Made._make(row) for row in connection.execute(query, (first, first.ljust(32, b"\xff")))]

@@ -264,7 +264,7 @@ class AnswerReader:
             raise error
         shown = tidy(text[:_SHOWN].strip(), hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
-        raise JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
+        raise JobError(Code.BAD_ANSWER, f"the answer is no JSON and no event stream of a shape that is known: {what}")
 
 
 def _absent(finder: Finder, hide: str | None) -> JobError:

@@ -60,6 +60,8 @@ def test_a_job_s_end_says_whether_something_was_billed() -> None:
     assert (failed.status, failed.message) == (503, "The provider failed. (500 (oops))")
     again = refusal(Code.SERVER, "500 (oops)", billed=True)  # an attempt before it was never answered
     assert (again.status, again.code) == (400, "unknown_outcome")
+    ours, theirs = (refusal(Code.UNSAFE_URL, billed=billed) for billed in (False, True))
+    assert (ours.code, theirs.code, theirs.status) == ("unsafe_url", "download_failed", 400)
     paid = refusal(Code.DIFFERS, billed=True)
     assert (paid.status, paid.code) == (400, "differs")
     assert refusal(Code.MODERATED, billed=False).code == "content_policy_violation"
