@@ -55,7 +55,7 @@ class Parquet:
         with self._opened() as file:
             try:
                 for batch in file.iter_batches(batch_size=BATCH):
-                    for row in batch.to_pylist():
+                    for row in _texts(batch).to_pylist():
                         number += 1
                         yield number, row
             except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
@@ -75,6 +75,17 @@ class Parquet:
             file.close()
             raise ReadError(None, f"has the column {name} twice")
         return file
+
+
+def _texts(batch: Any) -> Any:
+    """Return rows of Parquet with texts where a column holds their bytes, as older programs write it."""
+    from pyarrow import string, types  # noqa: PLC0415  an extra, and heavy
+
+    for at, field in enumerate(batch.schema):
+        if types.is_binary(field.type) or types.is_large_binary(field.type):
+            with suppress(ValueError):  # it holds something else
+                batch = batch.set_column(at, field.name, batch.column(at).cast(string()))
+    return batch
 
 
 class Sheet:
