@@ -9,6 +9,7 @@ import zipfile
 from contextlib import closing, contextmanager, suppress
 from functools import reduce
 from html import unescape
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError, quoted
@@ -36,6 +37,7 @@ _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*("[^"]*"|'[^']*')""")
 _WORKBOOK = "xl/"
 _RELATIONS = f"{_WORKBOOK}_rels/workbook.xml.rels"
 _LONGEST = 16 << 10  # bytes of a cell with a formula
+_LOOKED_AT = 100  # rows of a sheet that may have none
 BATCH = 1024  # rows of Parquet held at a time
 
 
@@ -95,6 +97,7 @@ class Sheet:
         self._path = path
         self.blank_rows = 0
         self.hidden_rows = 0  # which are read as all others
+        self.other_sheets = 0  # which have rows, and are not read
         self._merged: dict[int, list[tuple[int, int]]] = {}
         self.name = ""
         header = next(self._filled(), None)
@@ -149,7 +152,9 @@ class Sheet:
                     if all(is_empty(cell.value) for cell in cells):
                         self.blank_rows += self.name != ""
                         continue
-                    self.name = sheet.title
+                    if not self.name:
+                        self.name = sheet.title
+                        self.other_sheets = sum(_has_rows(one) for one in sheets[sheets.index(sheet) + 1 :])
                     shown = list(map(_shown, cells))
                     if tall is None:
                         tall = _Tall(self._merged)
@@ -192,6 +197,11 @@ class Sheet:
                 if (cell := _never_reckoned(packed, name)) is not None:
                     message = f"holds formulas that were never reckoned, as in cell {cell}"
                     raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+def _has_rows(sheet: Any) -> bool:
+    rows = islice(sheet.iter_rows(), _LOOKED_AT)
+    return any(not is_empty(cell.value) for cells in rows for cell in cells)
 
 
 class _Tall:
