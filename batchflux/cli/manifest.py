@@ -301,6 +301,7 @@ def _table(note: dict[str, Any]) -> str:
         "where": ("row", " by where"),
         "skip_empty": ("row", " without a reference"),
         "unnamed_columns": ("column", " without a name"),
+        "other_sheets": ("sheet", " behind it"),
     }
     left = [count(note[name], word) + why for name, (word, why) in kinds.items() if name in note]
     text = f"{note['table']}: {count(note['rows'], 'row')}"

@@ -129,7 +129,8 @@ def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _w
         place = stack.enter_context(opened(dest, out, kind, stores, mirror))
         if form.references or (options is not None and options.references):
             hosts = (*hosts_of_folder(out), *wish.allow_hosts)
-            work.references = stack.enter_context(References(out, base, place, stores, hosts))
+            found = References(out, base, place, stores, hosts, sent=form.references)
+            work.references = stack.enter_context(found)
         work.survey(steps)
         told = work.told(place, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)

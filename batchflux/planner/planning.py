@@ -27,7 +27,6 @@ from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import Manifest
 from batchflux.manifest import load_manifest as load
 from batchflux.manifest.reading.diagnostics import options_fault
-from batchflux.output.folder import check_place
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
 from batchflux.planner.modes import cost_of
@@ -172,9 +171,8 @@ def plan(
     The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
 
     Raises ManifestError: with all faults; UsageError: what providers need is not there, the folder's spend is in
-    another currency, or a file is in its place; StorageError: the ledger in the output folder cannot be read.
+    another currency, or it is no folder; StorageError: the ledger in the output folder cannot be read.
     """
-    check_place(manifest.output.dir)
     environ = os.environ if environ is None else environ
     check_options(manifest, environ)
     missing = tuple(key_faults(manifest, environ))

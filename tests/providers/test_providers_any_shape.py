@@ -164,6 +164,12 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         + sse({"type": "response.output_item.done", "item": {"type": "image_generation_call", "result": B64}}),
         MADE,
     ),
+    "seedream, streamed": (
+        sse({"type": "image_generation.partial_succeeded", "image_index": 0, "url": PLAIN, "size": "2048x2048"},
+            {"type": "image_generation.completed", "usage": {"generated_images": 1}}),
+        Link(url=PLAIN),
+    ),
+    "numbers of bytes": ({"image": {"type": "Buffer", "data": list(PNG)}}, MADE),
     "gemini": (gemini({"text": "Here you go"}, PICTURE, finishReason="STOP"), MADE),
     "gemini, snake case": (gemini({"inline_data": {"mime_type": "image/png", "data": B64}}), MADE),
     "gemini, streamed": (
@@ -328,6 +334,15 @@ NONE: dict[str, tuple[Any, Code, bool]] = {
     "finish: tools": ({"choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}, Code.NO_IMAGE, True),
     "finish: error": ({"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}, Code.SERVER, False),
     "blocked": ({"promptFeedback": {"blockReason": "OTHER"}}, Code.MODERATED, False),
+    "flagged as unsafe": ({"data": [{"is_image_safe": False, "url": None}]}, Code.MODERATED, False),
+    "filtered, vertex": ({"predictions": [{"raiFilteredReason": "They violated guidelines."}]}, Code.MODERATED, False),
+    "filtered, azure": (
+        {"data": [{"content_filter_results": {"hate": {"filtered": False}, "sexual": {"filtered": True}}}]},
+        Code.MODERATED,
+        False,
+    ),
+    "filtered, bedrock": ({"finish_reasons": ["Filter reason: prompt"], "images": [None]}, Code.MODERATED, False),
+    "task, leonardo": ({"sdGenerationJob": {"generationId": "a1", "apiCreditCost": 8}}, Code.BAD_ANSWER, True),
     "flagged": ({"images": [], "nsfw_content_detected": True}, Code.MODERATED, False),
     "flagged, in an item": ({"data": [{"url": None, "nsfw": True}]}, Code.MODERATED, False),
     "flagged, in a list": ({"images": [{"url": ""}], "has_nsfw_concepts": [True]}, Code.MODERATED, False),

@@ -173,6 +173,11 @@ def test_what_is_free_is_asked_again(status: int) -> None:
     assert (got.code, got.billed) == (Code.SERVER, False)
 
 
+@pytest.mark.parametrize("body", ["", "<html><title>413 Request Entity Too Large</title>", error("too large")])
+def test_a_request_that_is_too_large_says_what_makes_it_smaller(body: str) -> None:
+    assert "references: {max_bytes: 4MB}" in from_answer(413, {}, body).message
+
+
 def test_messages_are_one_short_line_without_secrets(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:
     said = (
         "line one\nline two\x00 sk-abcdefgh12345678 Bearer abc.def-ghi12345 https://me:pw@x.example/a?sig=S1G#f"

@@ -48,9 +48,9 @@ class Key:
     """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches.
 
     Of a fleet there is one for each address, and `shared` is what these have in common; `address` is "" where its
-    provider has one only.
+    provider has one only. `schedule` keeps the rate that was found, and the user's limit where that is not shared.
 
-    `rate` is the user's limit, requests in seconds; `learned` is what an earlier run found it to allow, from which it
+    `rate` is that limit, requests in seconds; `learned` is what an earlier run found it to allow, from which it
     begins, and `found` what this run knows. It rests until `resting_until`, seconds of the clock, as the server said.
     """
 
@@ -70,11 +70,10 @@ class Key:
     departing: deque[tuple[Lease, asyncio.Future[bool]]] = field(default_factory=deque)
 
     def __post_init__(self, rate: tuple[float, float] | None, learned: Learned | None) -> None:
-        self.schedule = Gcra(*(rate or ()))
-        self.finder = LimitFinder(learned)
+        self.schedule, self.finder = Gcra(), LimitFinder(learned)
+        self._limited.retune(*(rate or (None,)))
         if self.shared is not None:
             self.shared.keys.append(self)
-            self.shared.schedule.retune(*(rate or (None,)))
 
     @property
     def found(self) -> Learned:
@@ -83,13 +82,13 @@ class Key:
 
     def retune(self, rate: tuple[float, float] | None) -> None:
         """Let another limit of the user's hold from now on. What was learned is forgotten."""
-        for schedule in self._schedules:
-            schedule.retune(*(rate or (None,)))
+        self._limited.retune(*(rate or (None,)))
         self.finder.forget()
 
     @property
-    def _schedules(self) -> tuple[Gcra, ...]:
-        return (self.schedule,) if self.shared is None else (self.schedule, self.shared.schedule)
+    def _limited(self) -> Gcra:
+        """The schedule of the user's limit."""
+        return self.schedule if self.shared is None else self.shared.schedule
 
     def take(self, at: float) -> Departure:
         """Count a request that leaves at `at`."""
@@ -100,17 +99,15 @@ class Key:
 
     def departed(self, at: float) -> None:
         """Count a request of an earlier run's, which left at `at`."""
-        for schedule in self._schedules:
-            schedule.departed(at)
+        self._limited.departed(at)
 
     def refused(self) -> None:
         """Note a 429: what the limits that were told leave open is not taken up any more."""
-        for schedule in self._schedules:
-            schedule.refused()
+        self._limited.refused()
 
     def paced_at(self, now: float) -> float:
         """Return the earliest time that the limits which were told let a request leave with this key."""
-        return max(self.resting_until, *(schedule.next_at(now) for schedule in self._schedules))
+        return max(self.resting_until, self.schedule.next_at(now), self._limited.next_at(now))
 
     def next_at(self, now: float) -> float:
         """Return the earliest time that a request may leave with this key; NEVER: with the next answer."""
@@ -122,7 +119,7 @@ class Key:
         if self.place.down:
             return max(self.next_at(now) - LEAD, self.place.next_at(now))
         room = self.finder.room(now) - len(self.finder.out)
-        rate = min(self.finder.rate(now), self.schedule.ceiling)
+        rate = min(self.finder.rate(now), self._limited.ceiling)
         if 0 < room <= self.preparing:
             return NEVER
         ahead = 0.0 if self.shared is None else self.shared.ahead

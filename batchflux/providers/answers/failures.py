@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
 LEFT_OPEN = "; it may still have been at work, and have billed it"
 _DEEPEST = 4
-_MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
+_MESSAGES = (
+    *(
+        "message",
+        "msg",
+        "detail",
+        "details",
+        "error_description",
+        "fail_reason",
+        "failReason",
+        "failure_reason",
+        "reason",
+    ),
+    *("error_message", "errorMessage", "error_msg", "errorMsg"),
+)
 _ANSWERS = ("data", "choices", "images", "output", "url", "b64_json")
 ANSWER_KEYS = (
     *_ANSWERS,
@@ -155,7 +168,8 @@ _GAVE_UP_WORDS = re.compile(  # a gateway's, also LiteLLM's of a connection that
 _FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
 _UNAVAILABLE = frozenset({502, 503, 521, 522, 523, 525, 526, 527, 530})  # said by gateways, some of them Cloudflare's
 _BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
-_FORBIDDEN, _PROXY = 403, 407
+_FORBIDDEN, _PROXY, _TOO_LARGE = 403, 407, 413
+_TOO_LARGE_REMEDY = "; where photos are what is too large, references: {max_bytes: 4MB} sends smaller copies"
 
 
 class Complaint(NamedTuple):
@@ -294,6 +308,7 @@ def from_answer(
     error = _from_answer(status, headers, text, hide, paid=paid)
     error.retry_after = None if "retry-after" in headers else error.retry_after
     error.itself = status not in _UNAVAILABLE
+    error.message += _TOO_LARGE_REMEDY if status == _TOO_LARGE else ""
     waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
     return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
 
