@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,7 +104,7 @@ def init(file: Path | None, source: Path | None, encoding: str | None) -> None:
     With --from it is a manifest for that table, or for the photos of that folder: one that plans without a fault; its
     FILE is named like them. Beside it goes batchflux.schema.json, by which editors complete and check what you write.
     """
-    if file is not None and file.is_dir():
+    if file is not None and stat.S_ISDIR(_mode(file)):
         remedy = f"name a file, or write one for its photos with: batchflux init --from {file}"
         raise UsageError(f"{file} is a folder: {remedy}")
     name = "batchflux" if source is None else source.resolve().name.split(".")[0]
@@ -126,6 +127,14 @@ def schema() -> None:
 
 def _schema_text() -> str:
     return json.dumps(manifest_schema(capabilities()), indent=2, ensure_ascii=False) + "\n"
+
+
+def _mode(path: Path) -> int:
+    """Return what a path is, as stat(2) does; 0: nothing, or nothing that can be looked at, as too long a name."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 def write_new(file: Path, text: str) -> None:
@@ -227,7 +236,7 @@ def _pictures(photo: Column, beside: Path, base: Path) -> dict[str, Any]:
 
 def _folder(paths: list[str], beside: Path, base: Path) -> str:
     """Return the folder that holds photos which are not where the table says; empty: they are, or nobody knows."""
-    if any((base / path).exists() for path in paths):
+    if any(_mode(base / path) for path in paths):
         return ""
     names = {Path(path.replace("\\", "/")).name.casefold() for path in paths}
     hits: dict[Path, int] = {}

@@ -71,10 +71,14 @@ class OutputFolder(click.Path):
         super().__init__(path_type=Path, file_okay=False)
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the folder as a Path; UsageError: it is a file."""
-        if Path(value).is_file():
-            remedy = f"name the folder that a run wrote to, as out/{Path(value).stem}"
-            raise UsageError(f"{value} is no output folder but a file: {remedy}.")
+        """Return the folder as a Path; UsageError: it is a file, or cannot be looked at."""
+        remedy = "name the folder that a run wrote to"
+        try:
+            is_file = Path(value).is_file()
+        except OSError as error:
+            raise UsageError(f"{value} cannot be looked at ({error.strerror}): {remedy}.") from None
+        if is_file:
+            raise UsageError(f"{value} is no output folder but a file: {remedy}, as out/{Path(value).stem}.")
         return super().convert(value, param, ctx)
 
 

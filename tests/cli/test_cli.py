@@ -315,3 +315,13 @@ def test_a_run_that_had_too_little_money_says_what_would_continue_it(tmp_path: P
     ended = call(tmp_path, "run", "m.yaml", *given.split())
     assert ended.returncode == 3
     assert ended.stdout.splitlines()[-1] == f"  next       to continue: {then}"
+
+
+def test_a_name_that_is_too_long_is_a_fault_of_the_call(tmp_path: Path) -> None:
+    long = "x" * 300
+    (tmp_path / "t.csv").write_text(f"title,photo\nmug,{long}.jpg\n")
+    (tmp_path / "q.yaml").write_text(QUICK + "  - {id: a, prompt: x}\n")
+    for arguments in (["status", long], ["report", long], ["init", long], ["plan", "q.yaml", "--out", long]):
+        ended = call(tmp_path, *arguments)
+        assert (ended.returncode, "(File name too long): " in ended.stderr) == (2, True), ended.stderr
+    assert call(tmp_path, "init", "new.yaml", "--from", "t.csv").returncode == 0

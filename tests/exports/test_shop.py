@@ -250,7 +250,7 @@ def test_alt_texts_are_cut_between_words() -> None:
 
 def test_files_stand_by_name_where_there_is_no_address(out: Path, tmp_path: Path) -> None:
     done = shop(out, sheet=["shopify", "woocommerce"])
-    assert done.remarks["have no address in shopify.csv, which Shopify needs: give --url"] == 9
+    assert done.remarks["without an address in shopify.csv, which Shopify needs: give --url"] == 9
     lines = (tmp_path / "dest/woocommerce.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1] == 'MUG-0,Mug 0,"MUG-0_1.jpg, MUG-0_2.jpg, MUG-0_3.jpg, MUG-0_4.jpg"'
     judged(out, {"j4": "accept"})
@@ -268,7 +268,7 @@ def test_photos_stand_beside_what_became_of_them(tmp_path: Path) -> None:
     judged(out, {f"j{number}": "accept" for number in range(3)})
     assert shop(out, sheet=["csv"], before=True).remarks == {
         "marked: iptc": 3,
-        "have no side of 1,000 pixels, which Amazon wants": 3,
+        "with no side of 1,000 pixels, which Amazon wants": 3,
     }
     before = [row["before"] for row in products(tmp_path / "dest")]
     assert before == ["00000_1_before.jpg", "00001_1_before.jpg 00001_1_before_2.jpg", ""]
@@ -319,7 +319,7 @@ def test_a_zip_is_handed_over(out: Path, tmp_path: Path) -> None:
     shown = CliRunner().invoke(cli, line)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.splitlines() == [str(tmp_path / "dest"), str(tmp_path / "dest.zip")]
-    assert "9 pictures have no side of 1,000 pixels, which Amazon wants." in shown.stderr
+    assert "9 pictures with no side of 1,000 pixels, which Amazon wants." in shown.stderr
     with zipfile.ZipFile(tmp_path / "dest.zip") as made:
         assert made.testzip() is None
         assert {name.partition("/")[0] for name in made.namelist()} == {"images", "products.csv"}

@@ -216,7 +216,7 @@ def test_a_decision_is_whole_or_nothing(ledger: Ledger, make_job: MakeJob, conne
     asked = decide(path, Decision(keys=(key_of(mug),), review="redo", note="n")).asked
     assert [(one.key, one.id) for one in asked] == [(key_of(mug), "mug-redo1")]
     assert verdicts(connection)[key_of(mug)].note == "n"
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be opened"):
         decide(path.with_name("nowhere.db"), Decision(keys=(key_of(mug),), review="accept"))
     assert not path.with_name("nowhere.db").exists()
 
@@ -246,7 +246,7 @@ def test_looking_on_drops_no_lock_of_the_run(tmp_path: Path, start: Start) -> No
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be opened"):
         beside(tmp_path / "ledger.db")
     assert list(tmp_path.iterdir()) == []
 

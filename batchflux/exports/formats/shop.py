@@ -177,11 +177,11 @@ class Shop:
         if picture.remark:
             self._export.remarks[picture.remark] += 1
         if "shopify" in self._options.sheets and not self._options.url:
-            self._export.remarks["have no address in shopify.csv, which Shopify needs: give --url"] += 1
+            self._export.remarks["without an address in shopify.csv, which Shopify needs: give --url"] += 1
         if picture.border not in ("", WHITE_BORDER):
-            self._export.remarks["have a border that is not white all over (255)"] += 1
+            self._export.remarks["with a border that is not white all over (255)"] += 1
         if max(picture.width, picture.height) < _AMAZON_SIDE:
-            self._export.remarks[f"have no side of {_AMAZON_SIDE:,} pixels, which Amazon wants"] += 1
+            self._export.remarks[f"with no side of {_AMAZON_SIDE:,} pixels, which Amazon wants"] += 1
 
     def _remark_nameless(self) -> None:
         """Count the pictures of no product where others have one: a cell of their table may have said nothing."""
