@@ -3,7 +3,7 @@
 As the shell has it: `*` takes no name that begins with a dot, `**` no such folder. Letters of a suffix count as one in
 upper and lower case (`*.jpg` takes IMG_1.JPG), and so do the two ways in which Unicode writes an accent. A name that is
 written out and is there is taken as it stands, brackets and all. A link that leads nowhere is a file, whose job
-says so; a folder that cannot be read is a fault, for what is in it would be missing unsaid.
+says so, if it has a suffix; a folder that cannot be read is a fault, for what is in it would be missing unsaid.
 """
 
 from __future__ import annotations
@@ -138,8 +138,9 @@ def _is(kind: Callable[[Any], bool], place: object) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file, or a link of which it cannot be seen where it leads."""
-    return _is(os.DirEntry.is_file, entry) or (entry.is_symlink() and not os.path.exists(entry.path))
+    """Whether an entry is a file, or a link by the name of one of which it cannot be seen where it leads."""
+    lost = entry.is_symlink() and "." in entry.name and not os.path.exists(entry.path)
+    return lost or _is(os.DirEntry.is_file, entry)
 
 
 class _Walk:
