@@ -15,7 +15,17 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.lines import about, at_most, batch_lines, mode_lines, photo_lines, time_of
-from batchflux.cli.terminal import Whole, count, dropped_fields, duration, learned_lines, money, place, same_again
+from batchflux.cli.terminal import (
+    Whole,
+    agreed,
+    count,
+    dropped_fields,
+    duration,
+    learned_lines,
+    money,
+    place,
+    same_again,
+)
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
@@ -291,6 +301,7 @@ def _table(note: dict[str, Any]) -> str:
         "where": ("row", " by where"),
         "skip_empty": ("row", " without a reference"),
         "unnamed_columns": ("column", " without a name"),
+        "other_sheets": ("sheet", " behind it"),
     }
     left = [count(note[name], word) + why for name, (word, why) in kinds.items() if name in note]
     text = f"{note['table']}: {count(note['rows'], 'row')}"
@@ -305,7 +316,7 @@ def settle(manifest: Manifest, *, asks: bool) -> None:
         return
     if not asks:
         raise UsageError(f"Not started: {question}")
-    if not click.confirm(f"{question}\n\nGo on all the same?", err=True):
+    if not agreed(f"{question}\n\nGo on all the same?"):
         raise UsageError("Not started: nothing was spent.")
 
 

@@ -136,6 +136,7 @@ def night_of(given: tuple[str, ...], wanted: Wanted) -> Night:
         filed=tuple(name for name in keys if here.get(name) is None),
         key_folder=wanted.keys.absolute(),
         grace=grace_of(manifest),
+        again=manifest.limits.budget_per_run is None,
         at=wanted.at,
         until=until_of(manifest.limits.deadline, wanted.at),
         zone=zone_of(wanted.zone),

@@ -20,6 +20,7 @@ from batchflux.cli.notices import again, heard
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import (
     Whole,
+    agreed,
     count,
     dropped_fields,
     duration,
@@ -126,7 +127,7 @@ def _confirm(manifest: Manifest, proposed: Plan) -> bool:
     what = unknown if proposed.cost is None else money(proposed.cost, proposed.currency)
     if proposed.worst_cost and proposed.cost is not None and proposed.worst_cost > proposed.cost:
         what += f" (at most {money(proposed.worst_cost, proposed.currency)})"
-    return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)
+    return agreed(f"\nSpend {what} on {count(proposed.calls, 'call')}?")
 
 
 def summary_lines(summary: Summary) -> list[str]:

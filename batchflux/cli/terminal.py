@@ -36,6 +36,17 @@ class Whole(click.IntRange):
     name = "whole number"
 
 
+def agreed(question: str) -> bool:
+    """Ask on stderr. The end of the input (Ctrl-D) is a no; Abort: Ctrl-C."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as error:
+        if not isinstance(error.__context__, EOFError):
+            raise
+        click.echo(err=True)
+        return False
+
+
 HOST = click.option(
     "--host",
     metavar="ADDRESS",

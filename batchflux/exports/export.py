@@ -25,7 +25,7 @@ from batchflux.exports.card import Card, code, loading, marked
 from batchflux.exports.dataset import row_of, tag_column
 from batchflux.exports.formats import formats
 from batchflux.exports.marks import Marking
-from batchflux.exports.places import opened
+from batchflux.exports.places import SET_ASIDE, opened
 from batchflux.exports.projection import tag_names
 from batchflux.exports.references import LeftOutError, References
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
@@ -53,6 +53,7 @@ _APART = "__"  # between the folders of a name
 _SHORT, _LONG = 8, 64  # digits of a key behind a name that another job has
 _NO_VERDICT = Verdict(review="")
 _FROM_NOTHING = "made from no reference"
+_SET_ASIDE = f"moved to {SET_ASIDE}, as no export wrote what was there"
 _SUFFIX_OF = {suffix: first for first, *others in SUFFIXES.values() for suffix in (first, *others)}
 
 
@@ -128,13 +129,15 @@ def export(out: Path, dest: Path | Address, wish: Wish, steps: Steps = lambda _w
         place = stack.enter_context(opened(dest, out, kind, stores, mirror))
         if form.references or (options is not None and options.references):
             hosts = (*hosts_of_folder(out), *wish.allow_hosts)
-            work.references = stack.enter_context(References(out, base, place, stores, hosts))
+            found = References(out, base, place, stores, hosts, sent=form.references)
+            work.references = stack.enter_context(found)
         work.survey(steps)
         told = work.told(place, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)
         work.write(exporter, marking, steps)
         without = Counter(f"stand alone: {why}" for why in work.without.values())
-        work.done.remarks = {**marking.remarks, **told.remarks, **without}
+        moved = Counter({_SET_ASIDE: place.set_aside} if place.set_aside else {})
+        work.done.remarks = {**marking.remarks, **told.remarks, **without, **moved}
         work.done.loading = _loaded_by(exporter.loading, dest)
         card = marked(work.card(told.name, exporter.loading, dest), place.read(CARD)) if options is None else None
         if card is not None:

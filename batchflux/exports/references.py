@@ -25,6 +25,7 @@ from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
 from batchflux.exports.base import Photo
 from batchflux.exports.places import STORE
 from batchflux.exports.redo_manifest import job_of
+from batchflux.exports.sent import Sent
 from batchflux.folders.pictures import changed
 from batchflux.manifest.identity import former_key, key_of_job
 from batchflux.manifest.kept import kept
@@ -65,13 +66,23 @@ class LeftOutError(Exception):
 class References:
     """The references of an output folder's jobs, while it is entered. `base` is what local ones are relative to.
 
-    `stores` has those that are in buckets; `allow_hosts` are private addresses that may be fetched from.
+    `stores` has those that are in buckets; `allow_hosts` are private addresses that may be fetched from. With `sent`
+    they are what was sent of photos, not their files.
     """
 
     def __init__(
-        self, out: Path, base: Path | None, place: Place, stores: Callable[[], Stores], allow_hosts: Sequence[str] = ()
+        self,
+        out: Path,
+        base: Path | None,
+        place: Place,
+        stores: Callable[[], Stores],
+        allow_hosts: Sequence[str] = (),
+        *,
+        sent: bool = False,
     ) -> None:
-        self._base, self._settings = base, _settings_of(out)
+        settings = _settings_of(out)
+        self._base, self._settings = base, "" if settings is None else settings.written
+        self._sent = Sent(settings or Settings()) if sent else None
         self._links = _Links(place, stores, allow_hosts)
         self._apis = [*dict.fromkeys(api for api, _ in providers()), "simulator"]
 
@@ -94,7 +105,8 @@ class References:
         found = [self._found(image.source) for image in job.references]
         if any(one.sha256 for one in found):
             self._check(known, job.with_references(found), found)
-        return tuple(self._photo(one) for one in found[: len(job.images)])
+        photos = [self._photo(one) for one in found[: len(job.images)]]
+        return tuple(photos if self._sent is None else map(self._sent.of, photos))
 
     def _found(self, source: str) -> Reference:
         if "://" in source:
@@ -289,11 +301,11 @@ def _suffix(kind: str) -> str:
     return SUFFIXES.get(cast("Any", kind), (f".{kind}" if kind else "",))[0]
 
 
-def _settings_of(out: Path) -> str:
-    """Return what a folder's manifest says is done to photos, as keys count it; '' where it cannot tell."""
+def _settings_of(out: Path) -> Settings | None:
+    """Return what a folder's manifest says is done to photos; None where it cannot tell."""
     said = kept(out).pairs.get("references")
     with suppress(ManifestError, ValueError):
         if isinstance(said, Table):
             given = {name: node.text for name, node in said.pairs.items() if isinstance(node, Scalar)}
-            return Settings(**ReferencesConfig.model_validate(given).model_dump(exclude={"publish"})).written
-    return ""
+            return Settings(**ReferencesConfig.model_validate(given).model_dump(exclude={"publish"}))
+    return None

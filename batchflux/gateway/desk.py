@@ -295,7 +295,7 @@ class Desk:
         """Return the call on record that one repeats: by its mark, or else by what it asks for."""
         if call.mark is not None:
             return call_of_mark(connection, call.client, call.mark)
-        return last_call(connection, call.client, call.content, call.at - ASKS_AGAIN)
+        return last_call(connection, call, call.at - ASKS_AGAIN)
 
     def _admit(self, client: Client, job: Job, count: int) -> None:
         """Refuse what is more than a client may ask, or than there is money for; nothing of it is on record then."""

@@ -17,6 +17,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from batchflux.errors import ManifestError
 from batchflux.ledger.books.calls import unsent
 from batchflux.ledger.connection import reading
 from batchflux.ledger.means import NO_MEANS, Means, means_of
@@ -29,6 +30,7 @@ from batchflux.ledger.summary import Summary
 from batchflux.ledger.survey import Asked, known_before, survey_jobs
 from batchflux.ledger.tables import currency, ended_rows, get_meta, set_meta
 from batchflux.manifest import Redos, expand
+from batchflux.manifest.reading.written import Tables
 from batchflux.models import Status
 from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
@@ -84,6 +86,7 @@ class Books:
         self._results = results
         self._began = began
         self._kept: list[Job] | None = None
+        self._tables = Tables(manifest)
 
     def survey(self, selection: Selection, through: Through = iter) -> Survey:
         """Go `through` all jobs and let the ledger follow the manifest, in one transaction.
@@ -134,8 +137,16 @@ class Books:
             return
         with reading(self._database.path) as connection:  # the run's own belongs to the thread that writes
             names = known_before(self._manifest, connection)
-            jobs = expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
-            yield from jobs.decoding(self.photos)
+            jobs = iter(
+                expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names).decoding(self.photos)
+            )
+            replaced = True  # until it is open
+            while batch := list(islice(jobs, BATCH)):
+                if (fault := self._tables.fault(replaced=replaced or self._tables.several)) is not None:
+                    on_fault(fault)
+                    return
+                replaced = False
+                yield from batch
 
     def note_clean(self, through: Selection | None) -> None:
         """Note that the folder's files say all that the ledger does.
@@ -186,6 +197,8 @@ class Books:
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through, photos=self.photos)
+        if (fault := self._tables.fault(replaced=True)) is not None:
+            raise ManifestError([fault])
         self._kept, survey.jobs = survey.jobs, None
         self._note(connection, survey.total + survey.called, survey.dropped)
         if survey.edited or survey.moves:

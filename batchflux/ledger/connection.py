@@ -306,8 +306,9 @@ def explained(path: Path, error: Exception) -> StorageError:
     if code in _NO_LOCKS:
         what = f"The file system of the ledger {path} has no working locks ({error})"
         return StorageError(f"{what}: move the folder to a local disk, then run again to continue.")
+    failed = "opened" if code & 0xFF == sqlite3.SQLITE_CANTOPEN else "written"
     return StorageError(
-        f"The ledger {path} cannot be written ({error}): {remedy_for(error)}, then run again to continue."
+        f"The ledger {path} cannot be {failed} ({error}): {remedy_for(error)}, then run again to continue."
     )
 
 
@@ -319,7 +320,7 @@ def remedy_for(error: Exception) -> str:
     broken = "free space or check the disk" if code == sqlite3.SQLITE_IOERR_WRITE else "check the disk"
     return {
         sqlite3.SQLITE_FULL: "free space",
-        sqlite3.SQLITE_CANTOPEN: "see that its folder is there and can be written to",
+        sqlite3.SQLITE_CANTOPEN: "see that you may read it, and that its folder is there and can be written to",
         sqlite3.SQLITE_IOERR: broken,
     }.get(code & 0xFF, "make the folder writable")
 

@@ -78,6 +78,9 @@ _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
 _INDEX = re.compile(r"\[([0-9]{1,9})\](?=\.|$)", re.ASCII)  # a position as faults name it, `jobs[0]`
 
 
+_OF_LISTED = (("defaults",), ("limits", "deadline"), ("output", "file_name"))  # keys that hold for listed jobs alone
+
+
 def load_manifest(  # noqa: PLR0913  all by name
     path: str | os.PathLike[str] | Manifest,
     *,
@@ -181,6 +184,7 @@ def _manifest(
         text=without_addresses(_without_passwords(given[0], made.named.values()), told),
         notify=told,
         served=given[3],
+        unheeded=tuple(".".join(key) for key in _OF_LISTED if given[3] and is_written(root, *key)),
         entries=() if given[3] else read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
         provider_lines=_provider_lines(root, made),

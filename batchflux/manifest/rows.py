@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from jinja2.exceptions import SecurityError
+
 from batchflux.errors import quoted
 from batchflux.manifest.reading.objects import REMOTE
 from batchflux.manifest.templates import Blank, BlankError, shown
@@ -182,7 +184,10 @@ def references_in(value: Any, *, split: bool) -> list[str]:
         value = value.get("src") or value.get("url")
         if not value:
             raise ValueError("found a mapping without src or url; allowed are paths and URLs")
-    text = tidy("images", str(shown(value)))
+    try:
+        text = tidy("images", str(shown(value)))
+    except SecurityError as error:
+        raise ValueError(f"{error}; allowed are paths and URLs") from None
     if not split or not text:
         return [] if is_blank(text) else [text]
     if text.startswith("["):

@@ -264,7 +264,8 @@ class Manifest:
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
     that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
-    `notify` are the addresses that are told how a run goes. `served`: jobs come from elsewhere, so it lists none.
+    `notify` are the addresses that are told how a run goes. `served`: jobs come from elsewhere, so it lists none;
+    `unheeded` are keys that it has all the same, and that say nothing of such jobs.
     """
 
     path: Path
@@ -292,6 +293,7 @@ class Manifest:
     fallback_on: tuple[str, ...] = ()
     notify: tuple[NoticeTarget, ...] = ()
     served: bool = False
+    unheeded: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -85,6 +85,15 @@ def follow(data: bytes) -> Container:
     raise bad(f"the answer is {_foreign(data)}, not a picture of a known kind")
 
 
+def ends_as_picture(data: bytes) -> bool:
+    """Whether bytes are a picture to its end, and of a kind that says where that is."""
+    try:
+        found = follow(data)
+    except JobError:
+        return False
+    return found.kind in {"png", "jpeg", "webp"} and found.end == len(data)
+
+
 def bad(message: str, *, final: bool = False) -> JobError:
     """Return what to raise for bytes that are no whole picture; `final`: to ask again would bring the same."""
     return JobError(Code.BAD_IMAGE, message, final=final)

@@ -67,7 +67,8 @@ def remedy_of(error: OSError) -> str:
 
 def unreadable(path: Path, error: OSError) -> StorageError:
     """Return what to raise where a file is there and cannot be read."""
-    return StorageError(f"{path} cannot be read: {error.strerror}; check the disk, then run again")
+    remedy = "see that you may read it" if isinstance(error, PermissionError) else "check the disk"
+    return StorageError(f"{path} cannot be read: {error.strerror}; {remedy}, then run again")
 
 
 def write_new(path: Path, data: bytes) -> None:

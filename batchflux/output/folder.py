@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,26 @@ def paid_for_in(folder: Path) -> str | None:
         if len(file.readlines(1 << 16)) > 1:  # a header alone is written before the first job ends
             return RESULTS
     return None
+
+
+def check_place(folder: Path) -> None:
+    """See that a folder is one that may be looked into, or that no file stands where it would be; UsageError."""
+    remedy = "choose another with --out, or"
+    for place in (folder.absolute(), *folder.absolute().parents):
+        try:
+            is_folder = stat.S_ISDIR(place.stat().st_mode)
+            if is_folder and place == folder.absolute():
+                os.listdir(place)  # noqa: PTH208  `iterdir` would wait until it is asked
+                (place / LOCK).exists()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            what = f"The output folder {folder} cannot be used ({error.strerror})"
+            raise UsageError(f"{what}: {remedy} see that you may read it.") from error
+        if not is_folder:
+            what = f"The output folder {folder} cannot be used ({place} is a file)"
+            raise UsageError(f"{what}: {remedy} move that file away.")
+        return
 
 
 class FolderLock:

@@ -11,6 +11,7 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.tables import currency, empty_ledger, free_providers, get_meta, paid_pictures, spent
 from batchflux.output.base import LEDGER
+from batchflux.output.folder import check_place
 from batchflux.state import folder_of, note_folder
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def looked_at(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Open a folder's ledger to look at; an empty one where there is none."""
+    """Open a folder's ledger to look at; an empty one where there is none. UsageError: it is no folder to look into."""
+    check_place(folder)
     path = folder / LEDGER
     check_ledger(path)
     with closing(empty_ledger()) as empty, reading(path) if path.exists() else nullcontext(empty) as connection:
@@ -54,7 +56,7 @@ def doubt_of(manifest: Manifest, ledger: sqlite3.Connection) -> str | None:
             f"--out {quote(str(folder))}, to have it so."
         )
     before = None if manifest.dir_given else folder_of(manifest.path)
-    if before is None or (folder / LEDGER).exists() or not (before / LEDGER).exists():
+    if before is None or _has_ledger(folder) or not _has_ledger(before):
         return None
     if _was_real(before) is manifest.simulated:
         return None  # what was simulated is nothing to continue for what is paid, and the other way round
@@ -67,13 +69,21 @@ def doubt_of(manifest: Manifest, ledger: sqlite3.Connection) -> str | None:
 def remember_folder(manifest: Manifest) -> None:
     """Note which folder the manifest is run to; a simulated run leaves it with that of a real one."""
     before = folder_of(manifest.path) if manifest.simulated else None
-    if before is None or not (before / LEDGER).exists() or not _was_real(before):
+    if before is None or not _has_ledger(before) or not _was_real(before):
         note_folder(manifest.path, manifest.output.dir)
+
+
+def _has_ledger(folder: Path) -> bool:
+    """Whether a folder has a ledger, or may have one: it cannot be looked into."""
+    try:
+        return (folder / LEDGER).exists()
+    except PermissionError:
+        return True
 
 
 def _was_real(folder: Path) -> bool:
     """Whether a folder's last run was a real one; so it was also where that cannot be seen."""
-    with suppress(StorageError), looked_at(folder) as ledger:
+    with suppress(StorageError, UsageError), looked_at(folder) as ledger:
         return _is_real(ledger)
     return True
 

@@ -170,8 +170,8 @@ def plan(
 
     The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
 
-    Raises ManifestError: with all faults; UsageError: what providers need is not there, or the folder's spend is in
-    another currency; StorageError: the ledger in the output folder cannot be read.
+    Raises ManifestError: with all faults; UsageError: what providers need is not there, the folder's spend is in
+    another currency, or it is no folder; StorageError: the ledger in the output folder cannot be read.
     """
     environ = os.environ if environ is None else environ
     check_options(manifest, environ)
@@ -230,9 +230,9 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
 
 
 def _limits(manifest: Manifest) -> dict[str, Any]:
-    """Return the budgets, and when a run that starts now would have to end, if ever."""
-    limits = manifest.limits
-    said: dict[str, Any] = {"budget": limits.budget, "budget_per_run": limits.budget_per_run}
+    """Return the budgets, their currency, and when a run that starts now would have to end, if ever."""
+    limits, currency = manifest.limits, manifest.currency
+    said: dict[str, Any] = {"currency": currency, "budget": limits.budget, "budget_per_run": limits.budget_per_run}
     if limits.deadline is not None:
         now = datetime.now().astimezone()
         seconds = limits.deadline.seconds_from(now)
@@ -267,7 +267,6 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         cost=cost_of(manifest, asked) if asked else own.cost,
         spent=currency(already),
         **_limits(manifest),
-        currency=manifest.currency,
         seconds=whole_time(manifest, each.values()),
         seconds_a_call=mean_call(own, each.values()),
         requests=tuple(_preview(manifest, job) for job in survey.samples),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from batchflux.webhooks.api import WebhookApi
 
 
-READER = 1
+READER = 2
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
 
 

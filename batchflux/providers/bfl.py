@@ -197,7 +197,7 @@ class Native(Provider):
 
     def _ended(self, task: Task) -> Ended | None:
         if "moderat" in task.status:
-            return Ended(error=JobError(Code.MODERATED, f"the task was refused: {task.said}"))
+            return Ended(error=JobError(Code.MODERATED, f"the task was refused: {task.said or task.status}"))
         if task.status in FAILED:
             return Ended(error=task.failure())
         return None

@@ -26,9 +26,10 @@ class _Assigned(NamedTuple):
 
     values: Mapping[str, str]
     fault: str | None
+    path: Path
 
 
-_NOTHING = _Assigned({}, None)
+_NOTHING = _Assigned({}, None, Path())
 
 
 class Lookup(Protocol):
@@ -52,35 +53,44 @@ class Secrets:
 
     def get(self, name: str, /) -> str | None:
         """Return the value; None: it is not set anywhere. ValueError says in one sentence why it cannot be read."""
+        return self.found(name)[0]
+
+    def found(self, name: str) -> tuple[str | None, str]:
+        """Return the value, and in words where it stands; ValueError as of `get`."""
         if name in self._environ:
-            return self._environ[name].strip(_ENDS)
+            return self._environ[name].strip(_ENDS), _variable(name)
         if file := self._environ.get(f"{name}_FILE"):
-            return _text(Path(file), f"{name}_FILE names {file}").strip(_ENDS)
+            return _text(Path(file), f"{name}_FILE names {file}").strip(_ENDS), f"{file}, which {name}_FILE names,"
         if folder := self._environ.get("CREDENTIALS_DIRECTORY"):
             credential = Path(folder) / name
             if credential.exists():
-                return _text(credential, str(credential)).strip(_ENDS)
+                return _text(credential, str(credential)).strip(_ENDS), str(credential)
         files = self._given, self._own
-        found = next((file.values[name] for file in files if name in file.values), None)
-        fault = next((file.fault for file in files if file.fault is not None), None)
-        if found is None and fault is not None:
+        for one in files:
+            if name in one.values:
+                return one.values[name], f"{name} in {one.path}"
+        if fault := next((one.fault for one in files if one.fault is not None), None):
             raise ValueError(fault)  # the line may be the one that was meant to assign it
-        return found
+        return None, _variable(name)
 
     @cached_property
     def _own(self) -> _Assigned:
         return _assigned(self._beside) if self._beside.is_file() else _NOTHING
 
 
+def _variable(name: str) -> str:
+    return f"the environment variable {name}"
+
+
 def wrong_key(name: str, secrets: Lookup) -> str | None:
     """Return why what a key's name stands for cannot be a key, or None. The value is not shown."""
     try:
-        secret = secrets.get(name)
+        secret, where = secrets.found(name) if isinstance(secrets, Secrets) else (secrets.get(name), _variable(name))
     except ValueError as error:
         return str(error)
     if secret is None:
-        return f"the environment variable {name} is not set; export {name}=..., put it into .env, or name another"
-    return None if (wrong := _wrong(secret.strip())) is None else f"the environment variable {name} {wrong}"
+        return f"{where} is not set; export {name}=..., put it into .env, or name another"
+    return None if (wrong := _wrong(secret.strip())) is None else f"{where} {wrong}"
 
 
 def _wrong(secret: str) -> str | None:
@@ -115,4 +125,4 @@ def _assigned(path: Path) -> _Assigned:
         blank = wrong.string[: -len(wrong.string.lstrip())].count("\n")  # lines in front, which count as its own
         fault = f"{path}, of which line {wrong.line + blank} is no NAME=value; mend it"
     pairs = {line.key: line.value for line in lines if line.key is not None}
-    return _Assigned({name: value.strip(_ENDS) for name, value in pairs.items() if value is not None}, fault)
+    return _Assigned({name: value.strip(_ENDS) for name, value in pairs.items() if value is not None}, fault, path)

@@ -9,6 +9,7 @@ import zipfile
 from contextlib import closing, contextmanager, suppress
 from functools import reduce
 from html import unescape
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import ReadError, quoted
@@ -35,6 +36,7 @@ _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*("[^"]*"|'[^']*')""")
 _WORKBOOK = "xl/"
 _RELATIONS = f"{_WORKBOOK}_rels/workbook.xml.rels"
 _LONGEST = 16 << 10  # bytes of a cell with a formula
+_LOOKED_AT = 100  # rows of a sheet that may have none
 BATCH = 1024  # rows of Parquet held at a time
 
 
@@ -54,7 +56,7 @@ class Parquet:
         with self._opened() as file:
             try:
                 for batch in file.iter_batches(batch_size=BATCH):
-                    for row in batch.to_pylist():
+                    for row in _texts(batch).to_pylist():
                         number += 1
                         yield number, row
             except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
@@ -76,6 +78,17 @@ class Parquet:
         return file
 
 
+def _texts(batch: Any) -> Any:
+    """Return rows of Parquet with texts where a column holds their bytes, as older programs write it."""
+    from pyarrow import string, types  # noqa: PLC0415  an extra, and heavy
+
+    for at, field in enumerate(batch.schema):
+        if types.is_binary(field.type) or types.is_large_binary(field.type):
+            with suppress(ValueError):  # it holds something else
+                batch = batch.set_column(at, field.name, batch.column(at).cast(string()))
+    return batch
+
+
 class Sheet:
     """The first sheet of an Excel file that has rows: what its cells show, formulas as they were last reckoned."""
 
@@ -83,6 +96,7 @@ class Sheet:
         self._path = path
         self.blank_rows = 0
         self.hidden_rows = 0  # which are read as all others
+        self.other_sheets = 0  # which have rows, and are not read
         self._merged: dict[int, list[tuple[int, int]]] = {}
         self.name = ""
         header = next(self._filled(), None)
@@ -137,7 +151,9 @@ class Sheet:
                     if all(is_empty(cell.value) for cell in cells):
                         self.blank_rows += self.name != ""
                         continue
-                    self.name = sheet.title
+                    if not self.name:
+                        self.name = sheet.title
+                        self.other_sheets = sum(_has_rows(one) for one in sheets[sheets.index(sheet) + 1 :])
                     shown = list(map(_shown, cells))
                     if tall is None:
                         tall = _Tall(self._merged)
@@ -180,6 +196,11 @@ class Sheet:
         if cell is not None:
             message = f"holds formulas that were never reckoned, as in cell {cell}"
             raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+def _has_rows(sheet: Any) -> bool:
+    rows = islice(sheet.iter_rows(), _LOOKED_AT)
+    return any(not is_empty(cell.value) for cells in rows for cell in cells)
 
 
 class _Tall:

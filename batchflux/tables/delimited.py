@@ -1,7 +1,8 @@
 """Tables of delimited text. The delimiter is what the header proves: it stands in it, and the first rows fit.
 
-Cells stay as they stand. A row may lack its last cells; one with more than the header has names is a fault, unless they
-are empty. A column without a name is left out where its cells are empty or, in front, the numbers of pandas' index.
+Cells stay as they stand, but for `="00123"`: so programs write a text that Excel is not to take for a number. A row may
+lack its last cells; one with more than the header has names is a fault, unless they are empty. A column without a name
+is left out where its cells are empty or, in front, the numbers of pandas' index.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _REASONS = {  # part of what the parser says → what is to be done
     "expected after": 'a text goes on behind a closing quote; write quotes inside a cell twice, as "a 12"" mug"',
     "unexpected end": "a quote opens here and is never closed; close it, or write it twice inside a cell in quotes",
 }
+_EQUALS = '="'  # begins a text in a formula of its own
 _LOOKED_AT, _HEAD = 50, 1 << 20  # lines from which the delimiter is seen, and characters of them
 
 
@@ -74,7 +76,8 @@ class Delimited:
         names = list(self._names)
         width, start = len(columns), reader.line_num + before + 1
         try:
-            for cells in reader:
+            for written in reader:
+                cells = [*map(_plain, written)] if any(cell[:2] == _EQUALS for cell in written) else written
                 line, start = start, reader.line_num + before + 1
                 if cells and trimmed(cells[0]) == names[0] and [*map(trimmed, cells)] == names:
                     report(line, HEADER_AGAIN)
@@ -111,6 +114,12 @@ class Delimited:
         return len(self._names) - len(self.columns)
 
 
+def _plain(cell: str) -> str:
+    """Return the text of a cell that is a formula of nothing but a text; any other as it stands."""
+    wrapped = cell[:2] == _EQUALS and len(cell) > len(_EQUALS) and cell[-1] == '"'
+    return cell[2:-1].replace('""', '"') if wrapped else cell
+
+
 def _head(file: TextFile) -> list[str]:
     lines, size = [], 0
     for line in file.lines():
@@ -135,7 +144,7 @@ def _names(reader: Any, before: int) -> tuple[str, ...]:
         raise ReadError(reader.line_num + before or at, f"the header cannot be read: {error}") from None
     if cells is None:
         raise ReadError(None, "is empty; it needs a header and at least one row")
-    names = tuple(map(trimmed, cells))
+    names = tuple(trimmed(_plain(cell)) for cell in cells)
     if not any(names):
         raise ReadError(at, "the first line is blank; it must be the header with the columns' names")
     if name := twice(filter(None, names)):

@@ -80,8 +80,8 @@ def opened(path: Path, given: Given) -> Opened:
         return Opened(Parquet(path), {})
     if suffix == ".xlsx":
         sheet = Sheet(path)
-        seen = {"hidden_rows": sheet.hidden_rows, "merged_cells": sheet.merged_cells}
-        said = {name: number for name, number in seen.items() if number}
+        names = ("hidden_rows", "merged_cells", "other_sheets")
+        said = {name: number for name in names if (number := getattr(sheet, name))}
         return Opened(sheet, {"sheet": sheet.name, **said, **_left_out(sheet.left_out())})
     file, guessed = text_file(path, zipped=zipped, encoding=given.encoding)
     assumed: dict[str, str | int] = {}

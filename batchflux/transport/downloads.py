@@ -4,7 +4,8 @@ It gets no key and no cookies, only the headers that the user set for hosts of p
 over a redirect to another origin none of those but what every browser sends: a link's host may hand on to anyone. Each
 redirect is dialled through the guard, and a picture's bytes are counted as they are decoded. From https a redirect may
 lead to http: a paid picture should not be lost for it. A host that refuses (401, 403, 451) may have the picture still;
-only 404 and 410 say that it is gone. The bytes wait in memory while few, and fewer the more downloads there are, then
+only 404 and 410 say that it is gone. A connection that breaks off behind a whole picture (a length that is too large, a
+reset) has brought it all the same. The bytes wait in memory while few, and fewer the more downloads there are, then
 in a temporary file whose name starts with `.tmp-`: the output folder's sweep removes what a crash leaves behind.
 """
 
@@ -24,6 +25,7 @@ from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
+from batchflux.output.containers import ends_as_picture
 from batchflux.output.durable import remedy_of
 from batchflux.transport.body import Body
 from batchflux.transport.connecting.connections import MIB, UNKNOWN_TO_PROXY, TransportOptions, Until
@@ -96,16 +98,23 @@ class Downloads:
         response = await self._follow(url)
         try:
             self._check(response)
-            body = Body(response)
-            while data := await body.next(until):
-                self._slots.came(len(data))
-                if spool.size + len(data) > self._options.max_bytes:
-                    raise self._too_big(response.url)
-                await spool.add(data, min(self._options.spool_over, self._slots.share))
+            try:
+                await self._read(response, until, spool)
+            except WIRE_ERRORS:
+                if not ends_as_picture(await spool.all()):
+                    raise
             return await spool.done()
         finally:
             response.close()
             await spool.discard()
+
+    async def _read(self, response: ClientResponse, until: Until, spool: _Spool) -> None:
+        body = Body(response)
+        while data := await body.next(until):
+            self._slots.came(len(data))
+            if spool.size + len(data) > self._options.max_bytes:
+                raise self._too_big(response.url)
+            await spool.add(data, min(self._options.spool_over, self._slots.share))
 
     async def _follow(self, url: URL) -> ClientResponse:
         first = url
@@ -195,6 +204,14 @@ class _Spool:
         self._file = None
         return None, str(path)
 
+    async def all(self) -> bytes:
+        """Return what came so far."""
+        if self._file is None:
+            return b"".join(self._held)
+        await self._settled(self._flush())
+        async with aiofiles.open(self._file[0], "rb") as file:
+            return await file.read()
+
     async def discard(self) -> None:
         """Close and remove the temporary file, if there is one that `done` has not handed over."""
         if self._file is not None:
@@ -209,6 +226,7 @@ class _Spool:
             path = self._folder / f".tmp-{uuid.uuid4().hex}"
             self._file = path, await aiofiles.open(path, "xb")
         await self._file[1].write(b"".join(self._held))
+        await self._file[1].flush()
         self._held, self._written = [], self.size
 
     async def _settled(self, work: Awaitable[None]) -> None:

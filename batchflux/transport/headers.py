@@ -1,14 +1,19 @@
-"""How long a server asks us to wait (RFC 9110 section 10.2.3, OpenAI's own headers), and which headers may be sent."""
+"""How long a server asks us to wait, and which headers may be sent.
+
+Retry-After (RFC 9110 section 10.2.3) is read in all the ways in which servers write it; limits by OpenAI's own headers,
+those of other servers that are spelled much alike, and the `RateLimit` that the IETF drafts.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from batchflux.errors import UsageError
+from batchflux.transport.waits import wait_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +24,18 @@ _OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", 
 LONGEST = 3600.0  # seconds; a longer wait is the user's decision, not a header's
 SUCCESS = range(200, 300)
 TOO_MANY_REQUESTS = 429
-_RESET = "x-ratelimit-reset"
-_REMAINING = "x-ratelimit-remaining"
+_RESET, _REMAINING = "reset", "remaining"
+_LIMIT = re.compile(r"(?:x-)?rate-?limit-(reset|remaining)(.*)")
+_ITEM = {
+    _RESET: re.compile(r"\b(?:t|reset)\s*=\s*(\d{1,15})"),
+    _REMAINING: re.compile(r"\b(?:r|remaining)\s*=\s*(\d{1,15})"),
+}
+_LISTED = re.compile(r"\"?([\d.]{1,20})\"?\s*(?:,.*)?")  # in quotes, or several of them
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{0,9})?", re.ASCII)
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{0,9})?(?:ms|us|µs|ns|d|h|m|s))+", re.ASCII)
 _PART = re.compile(r"([\d.]+)(ms|us|µs|ns|d|h|m|s)")
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT")
 _EPOCH, _EPOCH_MS = 1e9, 1e12  # numbers from here on are times since 1970 in (milli)seconds, not lengths of time
 
 
@@ -32,7 +43,10 @@ def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | N
     """Return the seconds to wait, 0 to 3600, None when no sensible wait is asked; limits count only under a 429."""
     now = _date_of(headers, now)
     asked = headers.get("retry-after", "").strip()
-    seconds = float(asked) if _NUMBER.fullmatch(asked) else _until(asked, now)
+    listed = _LISTED.fullmatch(asked)
+    seconds = _span(listed[1] if listed else asked, now)
+    if seconds is None and asked[:1].isdecimal():
+        seconds = wait_in_words(f"retry after {asked}")
     if seconds is None and _NUMBER.fullmatch(in_ms := headers.get("retry-after-ms", "").strip()):
         seconds = float(in_ms) / 1000
     if seconds is None and status == TOO_MANY_REQUESTS:
@@ -42,7 +56,7 @@ def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | N
 
 def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds until a limit that an answer marks as used up reopens, None when it marks none."""
-    used_up = any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items())
+    used_up = "0" in _told(headers, _REMAINING).values()
     return _bounded(_reset(headers, _date_of(headers, now))) if used_up else None
 
 
@@ -66,10 +80,21 @@ def _bounded(seconds: float | None) -> float | None:
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
     """Return when the exhausted limit is open again; when none is marked as exhausted, the first that reopens."""
-    resets = {name.removeprefix(_RESET): text.strip() for name, text in headers.items() if name.startswith(_RESET)}
+    resets, left = _told(headers, _RESET), _told(headers, _REMAINING)
     waits = {kind: wait for kind, text in resets.items() if (wait := _span(text, now)) is not None}
-    empty = [wait for kind, wait in waits.items() if headers.get(_REMAINING + kind, "").strip() == "0"]
+    empty = [wait for kind, wait in waits.items() if left.get(kind) == "0"]
     return max(empty) if empty else min(waits.values(), default=None)
+
+
+def _told(headers: Mapping[str, str], what: str) -> dict[str, str]:
+    """Return what is told of limits, RESET or REMAINING, by their kinds."""
+    named = ((_LIMIT.fullmatch(name), text.strip()) for name, text in headers.items())
+    told = {name[2]: text for name, text in named if name is not None and name[1] == what}
+    field = headers.get("ratelimit", "")
+    for number, item in enumerate(field.split(",") if ";" in field else [field]):
+        if found := _ITEM[what].search(item):
+            told[f" {number}"] = found[1]
+    return told
 
 
 def _span(text: str, now: float) -> float | None:
@@ -84,9 +109,9 @@ def _span(text: str, now: float) -> float | None:
 
 
 def _until(date: str, now: float) -> float | None:
-    """Return the seconds until an HTTP date, None when it is none."""
+    """Return the seconds until an HTTP date, or one of ISO 8601, None when it is none."""
     try:
-        moment = parsedate_to_datetime(date)
+        moment = datetime.fromisoformat(date) if _ISO.match(date) else parsedate_to_datetime(date)
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, OverflowError, TypeError, IndexError):
         return None

@@ -133,6 +133,8 @@ def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.Client
         named = os.environ.get("SSL_CERT_FILE")
         if named and not Path(named).is_file():
             remedy = f"SSL_CERT_FILE names {named}, which is no file"
+        elif named and not (os.access(named, os.R_OK) and b"-----BEGIN " in Path(named).read_bytes()):
+            remedy = f"SSL_CERT_FILE names {named}, in which no certificate (PEM) can be read"
         return f"its TLS certificate is not trusted ({why}): {remedy}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         why = (getattr(error.os_error, "reason", None) or "it was broken off").replace("_", " ").lower()

@@ -108,23 +108,27 @@ def test_without_a_terminal_a_line_says_the_same(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("text", "asked"),
+    ("text", "asked", "typed"),
     [
-        (PRICED % ", price: 0.14, currency: CNY", "Spend 0.14 CNY on 1 call? [y/N]:"),
+        (PRICED % ", price: 0.14, currency: CNY", "Spend 0.14 CNY on 1 call? [y/N]:", "n\n"),
         pytest.param(
-            PRICED % "", "Spend an unknown sum (provider.price is not set) on 1 call? [y/N]:", marks=pytest.mark.slow
+            PRICED % "",
+            "Spend an unknown sum (provider.price is not set) on 1 call? [y/N]:",
+            "\x04",  # Ctrl-D, the end of the input
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             LIMITED.replace("{name:", "{price: 2, currency: CNY, name:"),
             "Spend 600.00 CNY on 300 calls? [y/N]:",
+            "\n",
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_a_terminal_asks_once_before_it_spends(tmp_path: Path, text: str, asked: str) -> None:
+def test_a_terminal_asks_once_before_it_spends(tmp_path: Path, text: str, asked: str, typed: str) -> None:
     with Terminal(tmp_path, "run", write(tmp_path, text)) as terminal:
         terminal.until(lambda lines: lines and lines[-1] == asked)
-        terminal.type("n\n")
+        terminal.type(typed)
         code, lines = terminal.end()
     assert code == 2
     assert lines[-1] == "Not started: nothing was spent."

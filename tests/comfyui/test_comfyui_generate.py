@@ -137,6 +137,24 @@ async def test_a_mask_is_white_and_transparent_where_it_is_painted(comfy: ComfyU
         await comfy.run(NODE, prompt="mix", gateway=stand.url, mask=painted)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"image_2": np.zeros((0, 4, 5, 3))}, "image_2 holds no picture"),
+        ({"image_1": np.full((1, 4, 5, 3), np.nan)}, r"image_1 has pixels that are no numbers \(NaN\)"),
+        ({"mask": np.zeros((0, 4, 5))}, "mask holds no picture"),
+        ({"mask": np.stack([np.ones((4, 5)), np.eye(4, 5)])}, "mask holds 2 masks that differ"),
+    ],
+    ids=["empty", "NaN", "no mask", "masks"],
+)
+async def test_what_an_input_does_not_hold_is_not_bought_without_it(
+    comfy: ComfyUI, stand: Stand, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        await comfy.run(NODE, prompt="mix", gateway=stand.url, **{"image_1": batch(0.5), **given})
+    assert not stand.asked
+
+
 async def test_pictures_of_other_sizes_stand_in_the_middle(comfy: ComfyUI, stand: Stand) -> None:
     stand.sizes = [(8, 6), (4, 10)]
     made = await comfy.run(NODE, prompt="a mug", gateway=stand.url, count=2)

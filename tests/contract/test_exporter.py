@@ -74,7 +74,7 @@ def sample(number: int, prompt: str, split: str = "train") -> Sample:
         suffix=".jpg",
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        made_at=1.7e9 + number,
+        made_at=1.7e9 + number + 0.25,
         caption=prompt,
         columns={"id": f"j{number}", "sku": f"{number:05}", "seed": number or None, "cost": 0.02},
         references=(photo,),
@@ -268,7 +268,7 @@ def test_a_picture_that_was_made_anew_is_exported_anew(name: str, tmp_path: Path
     before = tree(path)
     exporter = samples(path, name)
     other = drawn(2)
-    again = replace(sample(1, "a mug"), size=len(other), sha256=hashlib.sha256(other).hexdigest(), made_at=1.8e9)
+    again = replace(sample(1, "a mug"), size=len(other), sha256=hashlib.sha256(other).hexdigest(), made_at=1.8e9 + 0.25)
     exporter.exporter.write(again, lambda: other)
     exporter.close()
     assert tree(path) != before

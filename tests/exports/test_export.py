@@ -252,6 +252,60 @@ def test_what_is_written_to_is_held_and_looked_at(out: Path, tmp_path: Path) -> 
         destination("hf://datasets/me/mugs")
 
 
+def test_pairs_have_what_was_sent_of_a_photo(tmp_path: Path) -> None:
+    """Trainers turn nothing, and read neither all kinds nor all colours: a pair has what the API saw."""
+    plain = Image.open(io.BytesIO(picture(1, "png"))).convert("RGB").resize((40, 30))
+    turned, inks, whole = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    plain.save(turned, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    plain.convert("CMYK").save(inks, "TIFF")
+    plain.save(whole, "PNG")
+    for name, file in (("a.jpg", turned), ("b.tif", inks), ("c.png", whole)):
+        (tmp_path / name).write_bytes(file.getvalue())
+    photos = [photo(tmp_path, name) for name in ("a.jpg", "b.tif", "c.png")]
+    out = folder(tmp_path / "out", [job(number, images=(one,)) for number, one in enumerate(photos)])
+    assert exported(out, "pairs:musubi").pictures == 3
+    controls = tmp_path / "dest/train/control"
+    seen = {}
+    for path in sorted(controls.iterdir()):
+        with Image.open(path) as one:
+            seen[path.name] = (one.format, one.mode, one.size, one.getexif().get(0x112, 1))
+    assert seen == {
+        "j0.jpg": ("JPEG", "RGB", (30, 40), 1),
+        "j1.png": ("PNG", "RGB", (40, 30), 1),
+        "j2.png": ("PNG", "RGB", (40, 30), 1),
+    }
+    assert (controls / "j2.png").read_bytes() == whole.getvalue()
+    export(out, tmp_path / "shop", Wish(kind="pairs:instructpix2pix"))
+    (first, *_) = rows(tmp_path / "shop")
+    assert first["input_image"]["bytes"] == (controls / "j0.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["pairs:musubi", "imagefolder"])
+def test_what_a_user_put_or_changed_among_the_pictures_is_kept(kind: str, tmp_path: Path) -> None:
+    out, dest = pairs(tmp_path, 6), tmp_path / "dest"
+    exported(out, kind)
+    whole = tree(dest)
+    names = [name for name in sorted(whole) if name.endswith(".jpg")][:3]
+    changed, again, taken = (dest / name for name in names)
+    changed.write_bytes(b"retouched")
+    again.write_bytes(whole[names[1]])  # saved anew as it was
+    taken.rename(mine := taken.with_name("mine.jpg"))
+    os.utime(mine, (1.8e9, 1.8e9))  # as it comes out of a zip
+    (mine.parent / "Thumbs.db").write_bytes(b"of Windows")
+    made = export(out, dest, Wish(kind=kind))
+    place = f".set-aside/{mine.parent.relative_to(dest).as_posix()}"
+    kept = {f"{place}/{changed.name}": b"retouched", f"{place}/mine.jpg": whole[names[2]]}
+    assert tree(dest) == whole | kept
+    assert made.remarks == {"moved to .set-aside, as no export wrote what was there": 2}
+    assert export(out, dest, Wish(kind=kind)).remarks == {}
+    changed.write_bytes(b"once more")
+    exported(out, kind)
+    aside = tree(dest / place)
+    assert (aside[changed.name], b"once more" in aside.values()) == (b"retouched", True), (
+        "nothing is written over there"
+    )
+
+
 def test_a_card_that_was_edited_stays(out: Path) -> None:
     exported(out, only="j1*")
     card = out.parent / "dest/README.md"

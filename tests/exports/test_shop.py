@@ -116,7 +116,8 @@ def test_names_are_one_whatever_the_case_and_fit_everywhere(tmp_path: Path) -> N
 
 def test_entries_may_write_a_tag_differently(tmp_path: Path) -> None:
     tags = [(("SKU", "1"),), (("sku", "1"), ("Title", "Mug")), (("sku", " "), ("SKU", "2"), ("title", "Cup")), ()]
-    shop(accepted(tmp_path, tags), sheet=["woocommerce"])
+    done = shop(accepted(tmp_path, tags), sheet=["woocommerce"])
+    assert done.remarks["say no product, unlike others, and are called by their job"] == 1
     with (tmp_path / "dest/woocommerce.csv").open(encoding="utf-8", newline="") as file:
         lines = [tuple(line.values()) for line in csv.DictReader(file)]
     assert lines == [("1", "Mug", "1_1.jpg, 1_2.jpg"), ("2", "Cup", "2_1.jpg"), ("j3", "j3", "j3_1.jpg")]

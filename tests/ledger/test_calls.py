@@ -84,11 +84,11 @@ def test_what_a_call_looks_up_takes_no_longer_in_a_folder_of_many(
             steps(lambda: pictures_by_prefix(connection, key_of(0)[:16])),
             steps(lambda: call_of_mark(connection, "studio", "mark 0")),
             steps(lambda: call_of_job(connection, key_of(0))),
-            steps(lambda: last_call(connection, "studio", b"0", 0.0)),
+            steps(lambda: last_call(connection, Call(0, "studio", b"0", None, "", 1, 0.0), 0.0)),
             steps(lambda: call(connection, make_job, -len(taken))),
         ]
 
-    taken = [call(connection, make_job, number) for number in range(3)]
+    taken = [call(connection, make_job, number) for number in range(200)]
     few = all_steps()
-    taken += [call(connection, make_job, number) for number in range(3, 1000)]
+    taken += [call(connection, make_job, number) for number in range(200, 1200)]
     assert all(many <= 2 * one + 10 for many, one in zip(all_steps(), few, strict=True))

@@ -352,7 +352,7 @@ async def test_a_folder_that_goes_in_the_midst_of_a_write_is_told_from_a_broken_
     ("code", "remedy"),
     [
         (sqlite3.SQLITE_FULL, "free space"),
-        (sqlite3.SQLITE_CANTOPEN, "see that its folder is there and can be written to"),
+        (sqlite3.SQLITE_CANTOPEN, "see that you may read it, and that its folder is there and can be written to"),
         (sqlite3.SQLITE_READONLY_DIRECTORY, "make the folder writable"),
         (sqlite3.SQLITE_IOERR_WRITE, "free space or check the disk"),
         (sqlite3.SQLITE_IOERR_READ, "check the disk"),
@@ -361,5 +361,6 @@ async def test_a_folder_that_goes_in_the_midst_of_a_write_is_told_from_a_broken_
 def test_what_sqlite_cannot_do_is_said_with_its_remedy(tmp_path: Path, code: int, remedy: str) -> None:
     error = sqlite3.OperationalError("it says so")
     error.sqlite_errorcode = code
-    says = f"The ledger {tmp_path} cannot be written (it says so): {remedy}, then run again to continue."
+    failed = "opened" if code == sqlite3.SQLITE_CANTOPEN else "written"
+    says = f"The ledger {tmp_path} cannot be {failed} (it says so): {remedy}, then run again to continue."
     assert str(explained(tmp_path, error)) == says

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
-from batchflux.output.folder import FolderLock, RunLog, write_whole
+from batchflux.output.folder import FolderLock, RunLog, check_place, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,6 +163,23 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) ->
         f"The output folder {tmp_path / 'file' / 'out'} cannot be used (Not a directory): "
         "choose another with --out, or move that file away."
     )
+    for folder in (tmp_path / "file", tmp_path / "file" / "out" / "deeper"):
+        with pytest.raises(UsageError, match=r"/file is a file\): choose another with --out, or move that file away"):
+            check_place(folder)
+    check_place(tmp_path / "new" / "out")
+
+
+def test_a_place_that_cannot_be_looked_at_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to("round")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    places = [(tmp_path / "round", "Too many levels"), (tmp_path / "round" / "out", "Too many levels")]
+    places.append((tmp_path / ("x" * 300), "File name too long"))
+    if os.geteuid():  # root reads all
+        places += [(closed, "Permission denied"), (closed / "out", "Permission denied")]
+    for place, why in places:
+        with pytest.raises(UsageError, match=rf"cannot be used \({why}.*\): choose another with --out, or see"):
+            check_place(place)
 
 
 def test_lock_and_log_are_for_their_owner_only(tmp_path: Path) -> None:

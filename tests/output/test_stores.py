@@ -160,6 +160,7 @@ def test_what_is_a_bucket_written_wrongly(text: str, words: str) -> None:
         ("status code: 403 Forbidden: <Code>UserDisable</Code>", "account is disabled", False),
         ("status code: 400: <Code>AuthorizationHeaderMalformed</Code>expecting 'eu-x'", "another region, eu-x", False),
         ("Received redirect without LOCATION", "in another region", False),
+        ("status code: 307: <Code>TemporaryRedirect</Code>", "another region (307 TemporaryRedirect", False),
         ("HTTP error: x Debug source: invalid peer certificate: UnknownIssuer", "certificate is not trusted", False),
         ("status code: 418 No: <Code>Teapot</Code><Message>Short, stout</Message>", "Teapot: Short, stout", False),
         ("Error performing GET https://h/b?sig=s3cret in 1ms - odd\nDebug source: s3cret", "odd", False),

@@ -230,6 +230,7 @@ def test_what_a_poll_means(
     if isinstance(expected, Code):
         assert isinstance(reply, Ended)
         assert reply.error.code is expected
+        assert not reply.error.message.endswith(": ")
     elif isinstance(expected, Link):
         assert isinstance(reply, Finished)
         assert reply.asset == expected

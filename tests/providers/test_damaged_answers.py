@@ -90,15 +90,32 @@ def through(provider: Provider, job: Job, example: Example) -> Iterator[tuple[Ht
         request = reply.request
 
 
+DRESSED: dict[str, Callable[[str], str]] = {
+    "as it should be": lambda text: text,
+    "with a BOM": lambda text: f"\ufeff{text}",
+    "as a string": json.dumps,
+    "as a string in a string": lambda text: json.dumps(json.dumps(text)),
+    "twice": lambda text: text + text,
+    "and a comment": lambda text: f"{text}\n<!-- 0.1 s -->",
+}
+
+
+@pytest.mark.parametrize(("how", "complete"), [*((how, True) for how in DRESSED), ("as it should be", False)])
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.api)
-def test_an_answer_as_it_should_be(example: Example, make_job: Callable[..., Job]) -> None:
+def test_an_answer_is_read_as_it_should_be_and_dressed(
+    example: Example, make_job: Callable[..., Job], how: str, *, complete: bool
+) -> None:
     provider, job = job_of(example, make_job)
-    reply: Reply | JobError = read(provider.submit(job, 1), json.dumps(example.submitted).encode(), example)
+
+    def told(request: HttpRequest, answer: Any) -> Any:
+        return read(request, DRESSED[how](json.dumps(answer)).encode(), example, complete=complete)
+
+    reply: Reply | JobError = told(provider.submit(job, 1), example.submitted)
     if example.polled:
         assert isinstance(reply, Submitted)
-        reply = read(provider.poll(job, example.handle), json.dumps(example.polled[0]).encode(), example)
+        reply = told(provider.poll(job, example.handle), example.polled[0])
         if isinstance(reply, Then):
-            reply = read(reply.request, json.dumps(example.polled[1]).encode(), example)
+            reply = told(reply.request, example.polled[1])
     assert isinstance(reply, Finished), reply
 
 

@@ -132,6 +132,21 @@ def test_the_status_decides_when_nothing_else_does(
         (200, '{"success":false,"message":"too many requests"}', Code.RATE_LIMITED),
         (200, '{"error":{"message":"something odd"},"data":[]}', Code.SERVER),
         (200, '{"error":"bad size","type":"invalid_request_error"}', Code.INVALID_REQUEST),
+        (403, '{"detail":"User is locked. Reason: Exhausted balance. Top up your balance"}', Code.QUOTA),
+        (200, '{"success":false,"error":"credits exhausted"}', Code.QUOTA),
+        (200, '{"status":"error","message":"Not enough credits. Please top up"}', Code.QUOTA),
+        (400, '{"error":{"code":400,"message":"API key not valid. Please pass one.","status":"INVALID_ARGUMENT"}}',
+         Code.AUTH),
+        (200, '{"success":false,"message":"Unauthorized"}', Code.AUTH),
+        (400, error("Unauthorized use of a likeness"), Code.INVALID_REQUEST),
+        (403, '{"ResponseMetadata":{"Error":{"Code":"AccountOverdueError","Message":"no"}}}', Code.QUOTA),
+        (200, '{"Response":{"Error":{"Code":"RequestLimitExceeded","Message":"rate limit"},"RequestId":"r"}}',
+         Code.RATE_LIMITED),
+        (400, '{"Code":"DataInspectionFailed","Message":"no","RequestId":"r"}', Code.MODERATED),
+        (200, '{"code":50511,"message":"Post Img Risk Not Pass","data":null}', Code.MODERATED),
+        (200, '{"code":50430,"message":"Request Has Reached API Concurrent Limit"}', Code.RATE_LIMITED),
+        (200, '{"code":24,"description":"Banned prompt detected: x","result":null}', Code.MODERATED),
+        (200, '{"code":23,"description":"队列已满，请稍后尝试","result":null}', Code.RATE_LIMITED),
         (200, '{"status":"Request Moderated"}', Code.MODERATED),
         (200, '{"status":"FAILURE","fail_reason":"output_moderation"}', Code.MODERATED),
     ],
@@ -156,6 +171,11 @@ def test_a_bad_gateway_after_a_long_wait_may_have_been_billed(
 def test_what_is_free_is_asked_again(status: int) -> None:
     got = from_answer(status, {SECONDS: "99"}, "", paid=False)
     assert (got.code, got.billed) == (Code.SERVER, False)
+
+
+@pytest.mark.parametrize("body", ["", "<html><title>413 Request Entity Too Large</title>", error("too large")])
+def test_a_request_that_is_too_large_says_what_makes_it_smaller(body: str) -> None:
+    assert "references: {max_bytes: 4MB}" in from_answer(413, {}, body).message
 
 
 def test_messages_are_one_short_line_without_secrets(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:

@@ -95,7 +95,8 @@ def test_a_plan_needs_no_key_and_a_run_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({"MY_KEY": " \r\n"}, "is empty"),
+        ({"MY_KEY": " \r\n"}, "the environment variable MY_KEY is empty"),
+        ({"MY_KEY_FILE": "/dev/null"}, "/dev/null, which MY_KEY_FILE names, is empty; put the key into it"),
         ({"MY_KEY": "Bearer sk-abc-SECRET"}, "begins with the word Bearer"),
         ({"MY_KEY": "sk abc-SECRET"}, "holds a blank"),
         ({"MY_KEY_FILE": "/nowhere/at/all"}, "MY_KEY_FILE names /nowhere/at/all, which cannot be read (No such file"),

@@ -91,6 +91,17 @@ def test_a_hidden_sheet_is_not_read_and_line_ends_are_what_they_were(read: Read)
     assert ([job.prompt for job in jobs], faults, table["sheet"]) == (["a mug\nin red"], [], "seen")
 
 
+def test_other_sheets_with_rows_are_said(read: Read) -> None:
+    def more(made: openpyxl.Workbook) -> None:
+        for name, text in (("plates", "plate"), ("empty", None), ("bowls", "bowl"), ("old", "jug")):
+            made.create_sheet(name).append(["title", text])
+        made["empty"]["A1"] = None
+        made["old"].sheet_state = "hidden"
+
+    jobs, _, (table,) = read("t.xlsx", book(["title"], ["mug"], also=more))
+    assert ([job.prompt for job in jobs], table["other_sheets"]) == (["mug"], 2)
+
+
 def test_hidden_rows_are_read_and_said(read: Read) -> None:
     """As a filter leaves them: who hid them may have meant to leave them out."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import io
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openpyxl
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from batchflux.tables.streams import CHUNK
 
@@ -117,3 +120,18 @@ def test_an_excel_file_that_cannot_be_read(read: Read, monkeypatch: pytest.Monke
 def test_a_column_of_json_as_other_programs_name_it_is_a_fault(read: Read) -> None:
     jobs, (fault,), _ = read("t.json", json.dumps(ROWS), "prompt: a {title}")
     assert (jobs, "{title} would be sent as it stands; write {{ title }}" in fault) == ([], True)
+
+
+def test_texts_that_parquet_has_as_bytes_are_read_and_other_bytes_are_a_fault(read: Read) -> None:
+    """As older programs write it; what a reference cannot be is a fault in a list of references, too."""
+    file = io.BytesIO()
+    rows = {"title": [b"cup", "caf\u00e9".encode()], "photo": [b"https://x.example/a.jpg", b"https://x.example/b.jpg"]}
+    parquet.write_table(pa.table(rows | {"pixels": [b"\xff\xd8", b"x"]}), file)
+    jobs, faults, _ = read("t.parquet", file.getvalue(), 'prompt: "{{ title }}"\nimages: ["{{ photo }}"]')
+    assert ([job.prompt for job in jobs], faults) == (["cup", "caf\u00e9"], [])
+    assert jobs[1].images[0].source == "https://x.example/b.jpg"
+    for images in ('["{{ pixels }}"]', '{split: "{{ pixels }}"}'):
+        _, faults, _ = read("t.parquet", file.getvalue(), f'prompt: "{{{{ title }}}}"\nimages: {images}')
+        assert "a bytes is no text" in faults[0]
+    _, (fault,), _ = read("t.jsonl", '{"photo": {"src": {"small": "a.jpg"}}}', 'prompt: x\nimages: ["{{ photo }}"]')
+    assert "a dict is no text" in fault

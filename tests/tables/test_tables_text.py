@@ -45,6 +45,8 @@ WORDS = st.sampled_from(
         (EUROPE.replace(";", ",").encode() + b",,\r\n ,\xc2\xa0,\r\n", {"blank_rows": 2}),
         (b",sku,title,seed\n0,A1,tasse \xc3\xa0 caf\xc3\xa9,42.0\n1,B2,cr\xc3\xa8me br\xc3\xbbl\xc3\xa9e,7.0\n",
          {"unnamed_columns": 1}),
+        ('="sku";="title";seed\r\n="A1";"=""tasse à café""";="42"\r\n="";crème brûlée;="7"\r\n'.encode(),
+         {"delimiter": "semicolon"}),
         (EUROPE.replace(";42", ";'42").replace(";7", ";\u00a07\u200b").encode(), {"delimiter": "semicolon"}),
     ],
 )  # fmt: skip

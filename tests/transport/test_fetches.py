@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
+from batchflux.testing.bank import picture_of
 from batchflux.transport import DownloadSlots, Transport, TransportOptions, check_downloads
 from batchflux.transport.links import to_url
 from batchflux.transport.wire_errors import shown
@@ -179,6 +180,23 @@ async def test_a_failed_download_says_why_and_leaves_nothing(
     assert error.message.startswith(f"{server.url}/a.png ")
     assert words in error.message
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("side", [8, 300])
+@pytest.mark.parametrize("more", [b"", b"more"], ids=["whole", "followed"])
+@pytest.mark.parametrize("head", [HEAD + b"Content-Length: 999999\r\n\r\n", HEAD + b"\r\n"], ids=["length", "none"])
+async def test_a_whole_picture_whose_connection_broke_off_behind_it_is_taken(
+    serve: Any, connect: Any, tmp_path: Path, head: bytes, more: bytes, side: int
+) -> None:
+    picture = picture_of("mug", side)
+    server = await serve(["read", head + picture + more, "pause", "reset"])
+    transport = await connect(server.url, spool_over=1000)
+    if more:
+        assert "cut off" in (await fails(transport, server.url)).message
+        assert left(tmp_path) == []
+    else:
+        fetched = await transport.fetch(server.url)
+        assert (fetched.data or contents(fetched.path)) == picture
 
 
 async def test_the_whole_download_is_bounded(serve: Any, connect: Any, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def gateway(load: Callable[..., Manifest], *, client_keys: Path | None, **given:
     stdout. SIGHUP reads the client keys again; without any it stops the gateway, as Ctrl-C does.
     """
     manifest = load(served=True)
+    if manifest.unheeded:
+        _tell(f"{manifest.display}: what clients ask for is made without {', '.join(manifest.unheeded)}.")
     keys = None if client_keys is None else ClientKeys(client_keys)
     told = RunOptions(watcher=_Teller())
     options = GatewayOptions(keys=keys, origins=given.pop("allow_origin"), run=told, **given)

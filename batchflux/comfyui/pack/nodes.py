@@ -56,7 +56,8 @@ def calls_of(values: Values) -> list[Call]:
     prompt, model, seed, take = values["prompt"].strip(), values["model"].strip(), values["seed"], values["take"]
     if not prompt:
         raise NodeError("The prompt is empty: say what to make.")
-    images = [one for number in range(1, MOST_IMAGES + 1) for one in pixels.pictures(values[f"image_{number}"])]
+    names = [f"image_{number}" for number in range(1, MOST_IMAGES + 1)]
+    images = [one for name in names for one in pixels.pictures(values[name], name)]
     masks = [_mask(values["mask"], images)] if values["mask"] is not None else []
     fields = content.fields_of(values["fields"] or "")
     if values["ratio"] != AS_GIVEN:

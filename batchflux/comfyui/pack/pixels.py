@@ -17,22 +17,39 @@ _WHITE = (255, 255, 255)
 _WITH_ALPHA = ("RGBA", "LA", "PA")
 
 
-def pictures(batch: Any) -> Iterator[Any]:
-    """Yield each picture of an IMAGE as an array [height, width, channels] of bytes; None: of nothing."""
-    if batch is None:
-        return
-    for one in batch.cpu().numpy() if hasattr(batch, "cpu") else batch:
-        yield np.clip(np.rint(np.asarray(one, dtype=np.float32) * 255.0), 0, 255).astype(np.uint8)
+def pictures(batch: Any, name: str) -> Iterator[Any]:
+    """Yield each picture of the IMAGE `name` as an array [height, width, channels] of bytes; None: of nothing.
+
+    ValueError: there is none in it, or it has pixels that are no numbers.
+    """
+    if batch is not None:
+        yield from map(_bytes_of, _whole(batch, name))
 
 
 def mask(given: Any) -> Any:
-    """Return the first MASK as an array of RGBA: what is painted is white and transparent, the rest black and opaque.
+    """Return the one MASK as an array of RGBA: what is painted is white and transparent, the rest black and opaque.
 
-    APIs read the one or the other as what may change.
+    APIs read the one or the other as what may change. ValueError, as `pictures`, or there are several.
     """
-    first = (given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)).reshape(-1, *given.shape[-2:])[0]
-    painted = np.clip(np.rint(first * 255.0), 0, 255).astype(np.uint8)
+    first, *others = _whole(given, "mask").reshape(-1, *given.shape[-2:])
+    if any(not np.array_equal(first, other) for other in others):
+        raise ValueError(f"mask holds {1 + len(others)} masks that differ, and one can be sent: give one of them.")
+    painted = _bytes_of(first)
     return np.stack([painted, painted, painted, 255 - painted], axis=-1)
+
+
+def _whole(given: Any, name: str) -> Any:
+    """Return an input as an array with something in it: without, the call would be bought as if it were not there."""
+    array = np.asarray(given.cpu().numpy() if hasattr(given, "cpu") else given, dtype=np.float32)
+    if not array.size:
+        raise ValueError(f"{name} holds no picture: look at the node before it, or take it off.")
+    if np.isnan(array).any():
+        raise ValueError(f"{name} has pixels that are no numbers (NaN): look at the node before it, often a VAE.")
+    return array
+
+
+def _bytes_of(values: Any) -> Any:
+    return np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
 
 
 def fingerprint(picture: Any) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.exports.base import Format, Loading, Noted
+from batchflux.exports.results_csv import TAGS
 from batchflux.exports.shards import line
 from batchflux.exports.shop.options import OPTIONS, ShopOptions
 from batchflux.exports.shop.pictures import WHITE_BORDER, Finish, finished, look_at
@@ -94,6 +95,7 @@ class Shop:
         place.remove(name for name in place.names(f"{JOURNAL}/*.jsonl") if name not in kept)
         self._sheets.write(self._rows)
         self._threads.shutdown()
+        self._remark_nameless()
         self._closed = True
 
     def _make(self, sample: Sample, image: Callable[[], bytes]) -> list[_File]:
@@ -180,6 +182,15 @@ class Shop:
             self._export.remarks["have a border that is not white all over (255)"] += 1
         if max(picture.width, picture.height) < _AMAZON_SIDE:
             self._export.remarks[f"have no side of {_AMAZON_SIDE:,} pixels, which Amazon wants"] += 1
+
+    def _remark_nameless(self) -> None:
+        """Count the pictures of no product where others have one: a cell of their table may have said nothing."""
+        skus = [name for name in self._export.columns if name.strip().casefold() == f"{TAGS}sku"]
+        nameless = [
+            row.product == row.columns["id"] and not any(row.columns.get(sku) for sku in skus) for row in self._rows
+        ]
+        if 0 < sum(nameless) < len(nameless):
+            self._export.remarks["say no product, unlike others, and are called by their job"] = sum(nameless)
 
     def _keep(self) -> None:
         """Put what was written on the disk, and keep what it was made of."""

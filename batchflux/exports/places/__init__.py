@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from batchflux.errors import UsageError, quoted
 from batchflux.exports.places.base import STORE, Pictures, Place
 from batchflux.exports.places.bucket import BucketDestination
-from batchflux.exports.places.folder import Destination, Folder
+from batchflux.exports.places.folder import SET_ASIDE, Destination, Folder
 from batchflux.output.stores.base import SCHEMES, Address, in_bucket
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batchflux.output.stores.opening import Stores
 
-__all__ = ["STORE", "Folder", "Pictures", "Place", "destination", "opened"]
+__all__ = ["SET_ASIDE", "STORE", "Folder", "Pictures", "Place", "destination", "opened"]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
 

@@ -22,7 +22,8 @@ THREADS = 4  # that read and sync files
 class Pictures(Protocol):
     """Files of single pictures, and texts beside them. What is there, and would come out the same, is left unread.
 
-    What nobody put into their folders is removed from these: an earlier export left it. Several threads may put.
+    What nobody put into their folders is removed from these, where an earlier export left it, and what a user put there
+    is kept elsewhere, or stays. Several threads may put.
     """
 
     def has(self, name: str, made_at: float, mark: str, size: int | None = None) -> bool:
@@ -65,6 +66,10 @@ class Place(Protocol):
     @property
     def spool(self) -> Path:
         """A folder of this machine for what is under way."""
+
+    @property
+    def set_aside(self) -> int:
+        """How many files that a user put, or changed, among those of the export were moved out of its way."""
 
     def path(self, name: str) -> str:
         """Return what programs that read the export call a file: its absolute path, or its name in a bucket's copy."""

@@ -35,6 +35,8 @@ class Bucket:
     What is there already, by the record, is not sent again.
     """
 
+    set_aside = 0  # what no export wrote stays where it is
+
     def __init__(self, store: ObjectStore, place: Address, spool: Path, record: Record) -> None:
         self._store, self._place, self._spool, self._record = store, place, spool, record
 

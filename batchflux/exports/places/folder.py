@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
+SET_ASIDE = ".set-aside"  # what was there, and no export wrote
+_NOBODYS = ("Thumbs.db", "desktop.ini")  # which Windows writes into folders
 _CHUNK = 1 << 20
 
 
@@ -106,6 +110,12 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._aside = _Aside(root)
+
+    @property
+    def set_aside(self) -> int:
+        """How many files that no export wrote made way; they are in SET_ASIDE."""
+        return self._aside.number
 
     @property
     def address(self) -> str:
@@ -132,7 +142,7 @@ class Folder:
 
     def pictures(self, *folders: str) -> _Files:
         """Return what writes files of single pictures into folders that match these patterns."""
-        return _Files(self._root, *folders)
+        return _Files(self._root, self._aside, *folders)
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes; None when it is not there."""
@@ -206,16 +216,53 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+class _Aside:
+    """Takes files out of the way: those that an export wrote for good, a user's own into SET_ASIDE below `root`.
+
+    An export gives its files times in milliseconds, which a whole second is by chance alone. Programs save files in
+    finer ones, and archives unpack them in whole seconds.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.number = 0
+
+    def keep(self, path: Path, data: bytes) -> None:
+        """Keep a user's own file over which these bytes are about to be written, if it has others; OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            if not _by_export(path) and path.read_bytes() != data:
+                self._move(path)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that does not belong to the export, or keep it elsewhere; OSError."""
+        if _by_export(path) or path.name.startswith(".") or path.name in _NOBODYS:
+            path.unlink()
+        else:
+            self._move(path)
+
+    def _move(self, path: Path) -> None:
+        place = self._root / SET_ASIDE / path.parent.relative_to(self._root)
+        place.mkdir(parents=True, exist_ok=True)
+        names = (f"{path.stem}{end}{path.suffix}" for end in chain([""], map("_{}".format, count(2))))
+        path.rename(next(place / name for name in names if not os.path.lexists(place / name)))
+        self.number += 1
+
+
+def _by_export(path: Path) -> bool:
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and not found.st_mtime_ns % 1_000_000 and found.st_mtime_ns % 1_000_000_000 > 0
+
+
 class _Files(Pictures):
     """Files of single pictures, in folders. One of the right size and time is as it should be, and is not read again.
 
     Its time is when its picture was made; it gets it once its bytes are on the disk. What nobody put into a folder is
     removed from it when the folder is done, and so are the files of other folders below `root` that match `patterns`,
-    which an earlier export left.
+    which an earlier export left; what a user put or changed there is set `aside`.
     """
 
-    def __init__(self, root: Path, *patterns: str) -> None:
-        self._root, self._patterns = root, patterns
+    def __init__(self, root: Path, aside: _Aside, *patterns: str) -> None:
+        self._root, self._aside, self._patterns = root, aside, patterns
         self._folders: dict[Path, dict[str, int | None]] = {}  # by name the time that a new file is to get
         self._done: set[Path] = set()
 
@@ -236,8 +283,10 @@ class _Files(Pictures):
         with storing(path):
             temporary = path.parent / f"{TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(read())
+            data = read()
+            temporary.write_bytes(data)
             reach("export.written")
+            self._aside.keep(path, data)
             temporary.replace(path)
             reach("export.placed")
         self._folders.setdefault(path.parent, {})[path.name] = _time(made_at)
@@ -265,7 +314,7 @@ class _Files(Pictures):
             with os.scandir(path) as entries:
                 strange = [entry.path for entry in entries if entry.name not in names and not entry.is_dir()]
             for one in strange:
-                Path(one).unlink()
+                self._aside.remove(Path(one))
             sync_folder(path)
 
     def put_text(self, name: str, made_at: float, text: str) -> None:
@@ -273,7 +322,7 @@ class _Files(Pictures):
         path, data = self._root / name, text.encode(errors="replace")
         with storing(path), contextlib.suppress(FileNotFoundError):
             if path.stat().st_size == len(data) and path.read_bytes() != data:
-                path.unlink()
+                self._aside.remove(path)
         self.put(name, made_at, "", lambda: data, len(data))
 
     def close(self) -> None:
@@ -281,7 +330,11 @@ class _Files(Pictures):
         for folder in list(self._folders):
             self.done(folder.relative_to(self._root).as_posix())
         others = (path for pattern in self._patterns for path in self._root.glob(pattern))
-        _remove_folders([path for path in others if path.is_dir() and path not in self._done], self._root)
+        for folder in [path for path in others if path.is_dir() and path not in self._done]:
+            with storing(folder):
+                for path in [one for one in folder.iterdir() if not one.is_dir()]:
+                    self._aside.remove(path)
+            _remove_empty(folder, self._root)
 
 
 def _time(made_at: float) -> int:
@@ -307,16 +360,6 @@ def _same_bytes(one: Path, other: Path) -> bool:
             return True
     except FileNotFoundError:
         return False
-
-
-def _remove_folders(folders: Iterable[Path], root: Path) -> None:
-    """Remove the files of folders, and the folders below `root` that are empty then; StorageError."""
-    for folder in folders:
-        with storing(folder):
-            for path in list(folder.iterdir()):
-                if not path.is_dir():
-                    path.unlink()
-        _remove_empty(folder, root)
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

@@ -193,4 +193,4 @@ def _raise(faults: Faults) -> None:
 
 
 def _refused(message: str) -> RefusalError:
-    return RefusalError(400, "invalid_manifest", f"{message}.", param="manifest")
+    return RefusalError(400, "invalid_manifest", f"{message.removesuffix('.')}.", param="manifest")

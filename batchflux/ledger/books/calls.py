@@ -43,6 +43,10 @@ FIRST_POSITION = 1 << 40  # of jobs of calls: behind those that any manifest lis
 MOST_JOBS = 1 << 10  # of one call
 _ADD_TO_TOTAL = "UPDATE meta SET value = value + ? WHERE name = 'total'"
 _CALL = "SELECT * FROM calls"
+_LATEST = """
+SELECT * FROM (SELECT * FROM calls ORDER BY number DESC LIMIT 100)
+WHERE client = ? AND asked = ? AND mark IS NULL AND at >= ? ORDER BY number DESC LIMIT 1
+"""
 _IS_CALLED = "EXISTS (SELECT 1 FROM call_jobs WHERE job = ?1)"
 _ANY_REDOS = "SELECT 1 FROM sqlite_master WHERE name = 'redos'"
 _HAS_REDOS = "EXISTS (SELECT 1 FROM redos WHERE key = ?1)"
@@ -145,10 +149,14 @@ def call_of_mark(connection: sqlite3.Connection, client: str, mark: str) -> Call
     return _first(connection.execute(f"{_CALL} WHERE client = ? AND mark = ?", (client, mark)))
 
 
-def last_call(connection: sqlite3.Connection, client: str, content: bytes, since: float) -> Call | None:
-    """Return a client's last call of this content since an epoch second, None when there was none."""
+def last_call(connection: sqlite3.Connection, call: Call, since: float) -> Call | None:
+    """Return the client's last call of the same since an epoch second, None when there was none.
+
+    The same words make another content where the manifest has changed: then it is one of the latest calls, or none.
+    """
     query = f"{_CALL} WHERE client = ? AND content = ? AND mark IS NULL AND at >= ? ORDER BY number DESC LIMIT 1"
-    return _first(connection.execute(query, (client, content, since)))
+    found = _first(connection.execute(query, (call.client, call.content, since)))
+    return found or _first(connection.execute(_LATEST, (call.client, call.asked, since)))
 
 
 def _first(rows: sqlite3.Cursor) -> Call | None:

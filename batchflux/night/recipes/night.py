@@ -58,7 +58,9 @@ class Night:
 
     `work` is the folder that it is run in; `given` are words for `run` beside manifest and output folder. `keys` are
     the names of all secrets, `filed` of those for which a file lies in `key_folder` (the others are in a file of
-    variables that is there). `owner` is the user as numbers, `1000:1000`. A stop may take `grace` seconds.
+    variables that is there). `owner` is the user as numbers, `1000:1000`. A stop may take `grace` seconds. What stopped
+    before its end is taken up `again` in the same night; not where each run has a budget of its own, which it would
+    spend anew.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Night:
     filed: tuple[str, ...]
     key_folder: Path
     grace: int
+    again: bool
     at: tuple[int, int]
     until: tuple[int, int] | None
     zone: str

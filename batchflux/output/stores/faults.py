@@ -71,7 +71,7 @@ _CODES = {
     "InvalidObjectState": Trouble("the object is archived", "restore it there, then run again", here=True),
 }
 _STATUSES = {
-    301: _REGION,
+    **dict.fromkeys((301, 302, 307, 308), _REGION),
     401: _DENIED,
     403: _DENIED,
     404: _NO_BUCKET,

@@ -16,7 +16,16 @@ from batchflux.models import Ended, HttpRequest, Job
 from batchflux.providers.answers import failures
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.answers.signs import state_of
-from batchflux.providers.answers.untrusted import UnreadableError, closed_off, parse, text_of, told_text, without_bom
+from batchflux.providers.answers.untrusted import (
+    UnreadableError,
+    closed_off,
+    leading,
+    parse,
+    text_of,
+    told_text,
+    unquoted,
+    without_bom,
+)
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ class DocumentReader(AnswerReader):
 
     def finish(self, *, complete: bool) -> Reply:
         """Return what the answer means; JobError with the code of what came instead."""
-        self.complete = complete
+        self.complete = complete or self._is_whole
         try:
             reply = self._interpret(self)
         except JobError as error:
@@ -60,11 +69,19 @@ class DocumentReader(AnswerReader):
         return Ended(error=self.explained(reply.error)) if isinstance(reply, Ended) else reply
 
     @cached_property
-    def document(self) -> Mapping[str, Any]:
-        """The object that the answer is, {} where it is none."""
-        text = without_bom(self._text)
+    def _is_whole(self) -> bool:
+        """Whether an answer that was cut off is a whole document all the same: its length was told wrong."""
         try:
-            found = parse(text if self.complete else closed_off(text)[0])
+            return isinstance(parse(without_bom(self._text)), dict)
+        except UnreadableError:
+            return False
+
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        """The object that the answer is or begins with, {} where it is none."""
+        text = unquoted(without_bom(self._text))
+        try:
+            found = leading(text) if self.complete else parse(closed_off(text)[0])
         except UnreadableError:
             return {}
         return found if isinstance(found, dict) else {}

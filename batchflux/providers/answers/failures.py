@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
 LEFT_OPEN = "; it may still have been at work, and have billed it"
 _DEEPEST = 4
-_MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
+_MESSAGES = (
+    *(
+        "message",
+        "msg",
+        "detail",
+        "details",
+        "error_description",
+        "fail_reason",
+        "failReason",
+        "failure_reason",
+        "reason",
+    ),
+    *("error_message", "errorMessage", "error_msg", "errorMsg"),
+)
 _ANSWERS = ("data", "choices", "images", "output", "url", "b64_json")
 ANSWER_KEYS = (
     *_ANSWERS,
@@ -39,6 +52,8 @@ ANSWER_KEYS = (
 """Keys at the top of an answer that may hold the picture."""
 _STATUS_BLOCKS = {"base_resp": ("status_code", "status_msg"), "header": ("code", "message")}
 """Objects that tell how it went: where they stand, and their keys of the code (0: well) and of the words."""
+_WRAPS = ("ResponseMetadata", "Response")  # of Chinese clouds, whose keys begin with capitals
+_REFUSED = frozenset({3, 4, 9, 23, 24})  # codes of Midjourney relays beside a `description`: 1, 21 and 22 are tasks
 _WAITS = ("retry_after", "retryAfter", "retry_after_seconds", "retryDelay")
 _WAIT = re.compile(r"(\d{1,4}(?:\.\d{0,9})?) ?s?(?:ec(?:ond)?s?)?", re.ASCII)
 _ERROR_STATUS = range(400, 600)
@@ -74,7 +89,7 @@ _NAMES: Mapping[str, Code] = {
             content_filter content_filtered content_moderation content_violation responsibleaipolicyviolation
             safety_violation nsfw_content_detected nsfw policy_violation datainspectionfailed data_inspection_failed
             sensitivecontentdetected inputtextsensitivecontentdetected inputimagesensitivecontentdetected
-            outputimagesensitivecontentdetected base_resp:1026 base_resp:1027""",
+            outputimagesensitivecontentdetected base_resp:1026 base_resp:1027 50411 50412 50413 50511 50512""",
         Code.QUOTA: """insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits
             insufficient_funds billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough
             user_quota_not_enough pre_consume_token_quota_failed payment_required token_quota_exhausted arrearage
@@ -82,7 +97,7 @@ _NAMES: Mapping[str, Code] = {
         Code.RATE_LIMITED: """rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited
             too_many_requests token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded
             resource_exhausted throttled throttling throttlingexception requests_limit_reached
-            throttling.ratequota ratelimitexceeded base_resp:1002 base_resp:1039""",
+            throttling.ratequota ratelimitexceeded 50429 50430 base_resp:1002 base_resp:1039""",
         Code.AUTH: """invalid_api_key incorrect_api_key access_denied authentication_error authorization_error
             invalid_token token_expired token_disabled unauthorized unauthenticated permission_denied
             permission_error forbidden account_deactivated invalid_organization invalidapikey base_resp:1004
@@ -112,18 +127,25 @@ _WORDS = tuple(
         (Code.MODERATED, r"moderat(?:ed|ion)(?![\w\s]{0,30}(?:unavailable|time|service|error|overload))"),
         (
             Code.MODERATED,
-            r"(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked",
+            r"(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked|banned (?:prompt|word)|risk not pass",
         ),
         (Code.MODERATED, r"content[_\s-]?(?:policy|filter)|safety(?![_\s-]?tolerance)|policy violation"),
         (Code.MODERATED, r"violat\w{1,9} (?:\w{1,20} ){0,4}polic"),
         (Code.QUOTA, r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)"),
         (Code.QUOTA, r"(?:余额|额度|配额)(?:已)?(?:不足|用尽|用完|耗尽)|欠费|billing hard limit"),
         (Code.QUOTA, r"(?:balance|quota)(?: is)? (?:not enough|too low|insufficient)|credit balance"),
-        (Code.QUOTA, r"(?:out of|no) (?:credits?|balance)\b"),
+        (
+            Code.QUOTA,
+            r"(?:out of|no|not enough|exhausted) (?:credits?|balance)\b|(?:credits?|balance) (?:exhausted|depleted)",
+        ),
         (Code.RATE_LIMITED, r"rate[_\s-]?limit|too many requests|requests? per (?:second|minute|hour|day)|throttl"),
-        (Code.RATE_LIMITED, r"过于频繁|频率|限流|限速|并发|concurren\w{2,9}[_\s]limit"),
+        (Code.RATE_LIMITED, r"过于频繁|频率|限流|限速|并发|concurren\w{2,9}[_\s]limit|queue is full|队列已满"),
         (Code.QUOTA, r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted"),
-        (Code.AUTH, r"(?:invalid|incorrect|malformed) api[_\s-]?key"),
+        (
+            Code.AUTH,
+            r"(?:invalid|incorrect|malformed) api[_\s-]?key|api[_\s-]?key (?:is )?(?:not valid|invalid|incorrect)",
+        ),
+        (Code.AUTH, r"\A\W{0,9}unauthori[sz]ed\W{0,9}\Z"),
     )
 )
 _SURE_WORDS = 8  # rows that count under a 429 too, where a "quota" may be one per minute
@@ -146,7 +168,8 @@ _GAVE_UP_WORDS = re.compile(  # a gateway's, also LiteLLM's of a connection that
 _FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
 _UNAVAILABLE = frozenset({502, 503, 521, 522, 523, 525, 526, 527, 530})  # said by gateways, some of them Cloudflare's
 _BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
-_FORBIDDEN, _PROXY = 403, 407
+_FORBIDDEN, _PROXY, _TOO_LARGE = 403, 407, 413
+_TOO_LARGE_REMEDY = "; where photos are what is too large, references: {max_bytes: 4MB} sends smaller copies"
 
 
 class Complaint(NamedTuple):
@@ -169,6 +192,7 @@ def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]
         return (Complaint(message=str(value)),) if certain and value else ()
     if told := _told_by_block(value):
         return told
+    value = _uncapitalised(value)
     error = value.get("error") or value.get("errors")
     if isinstance(error, dict | list | str) and error:
         inner = _layers(error, _DEEPEST)
@@ -191,12 +215,22 @@ def _told_by_block(value: Mapping[str, Any]) -> tuple[Complaint, ...]:
     return ()
 
 
+def _uncapitalised(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an object whose failure is told under names with capitals as others tell theirs."""
+    wrapped = next((inner for name in _WRAPS if isinstance(inner := value.get(name), dict)), value)
+    error = wrapped.get("Error")
+    told = wrapped if "Code" in wrapped and "Message" in wrapped else error
+    return {name.lower(): item for name, item in told.items()} if isinstance(told, dict) else value
+
+
 def _is_failure(value: Mapping[str, Any]) -> bool:
     if value.get("success") is False or state_of(value) in FAILED:
         return True
     if any(value.get(key) for key in _ANSWERS):
         return False
     state, code = value.get("status"), value.get("code")
+    if isinstance(code, int) and code in _REFUSED and isinstance(value.get("description"), str):
+        return True
     if isinstance(state, str) and _FAILED_STATE.search(state):
         return True
     if _name(code) in _WELL:
@@ -218,7 +252,7 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
     if not isinstance(error, dict):
         return ()
     kind = error.get("type") or (error["status"] if isinstance(error.get("status"), str) else "")
-    said = next((error[key] for key in _MESSAGES if error.get(key)), "")
+    said = next((error[key] for key in (*_MESSAGES, "description") if error.get(key)), "")
     words = said if isinstance(said, str) else ""
     here = Complaint(code=_name(error.get("code")), type=_name(kind), message=words, wait=_wait_in(error))
     deeper = _layers(said, depth - 1)[1 if isinstance(said, str) else 0 :]
@@ -274,6 +308,7 @@ def from_answer(
     error = _from_answer(status, headers, text, hide, paid=paid)
     error.retry_after = None if "retry-after" in headers else error.retry_after
     error.itself = status not in _UNAVAILABLE
+    error.message += _TOO_LARGE_REMEDY if status == _TOO_LARGE else ""
     waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
     return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
 

@@ -32,6 +32,7 @@ from batchflux.providers.answers.untrusted import (
     parse,
     text_of,
     unescape,
+    unquoted,
     without_bom,
 )
 from batchflux.redaction import hush, tidy
@@ -125,7 +126,7 @@ class AnswerReader:
 
     def documents(self) -> Iterator[Any]:
         """Yield the JSON documents of the answer in their order, with little left of each large picture in them."""
-        text = "" if is_picture(self._body[:32]) else without_bom(self._text)
+        text = "" if is_picture(self._body[:32]) else unquoted(without_bom(self._text))
         for one in (text,) if text.startswith(("{", "[")) else (event.data for event in events(text)):
             with contextlib.suppress(UnreadableError):
                 yield parse(one.strip())
@@ -139,7 +140,7 @@ class AnswerReader:
             raise JobError(Code.BAD_ANSWER, fault)
         if is_picture(self._body[:32]):
             return self._whole_body(complete=complete)
-        text = self._text.lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
+        text = unquoted(self._text.lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK))
         return self._judge(text, whole=self._read(text, complete=complete))
 
     @cached_property
@@ -263,7 +264,7 @@ class AnswerReader:
             raise error
         shown = tidy(text[:_SHOWN].strip(), hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
-        raise JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
+        raise JobError(Code.BAD_ANSWER, f"the answer is no JSON and no event stream of a shape that is known: {what}")
 
 
 def _absent(finder: Finder, hide: str | None) -> JobError:

@@ -67,7 +67,9 @@ _WORDS: Mapping[str, Sign] = {
     for word in words.split()
 }
 _PAIRED: Mapping[str, Sign] = {"source": Sign.OURS, "base": Sign.OURS, "response": Sign.SERVICE}  # not alone in a key
-_WHOLE: Mapping[str, Sign] = {"prompt_feedback": Sign.NONE}  # names that mean another thing than their words
+_WHOLE: Mapping[str, Sign] = {  # names that mean another thing than their words
+    **dict.fromkeys(("prompt_feedback", "image_generation_partial_succeeded"), Sign.NONE)
+}
 _ORDER = (Sign.OURS, Sign.DOUBT, Sign.NONE, Sign.STRONG, Sign.SERVICE, Sign.WEAK)
 
 
@@ -93,7 +95,7 @@ _OF_ITSELF = frozenset((*_KINDS, *STATES, "thought"))
 _UNFINISHED = (PENDING | FAILED) - _JUST_TOLD
 
 TASK_IDS = ("id", "task_id", "taskId")
-SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
+SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "jobId", "prediction_id", "generationId")
 TASK_WRAPS = ("data", "output", "task", "response")
 TASK_PLACES = ("polling_url", "status_url")
 TASK_SAYS = ("details", "error", "message", "fail_reason", "failReason", "reason", "task_status_msg", "failMsg", "msg")
@@ -103,17 +105,22 @@ TAKEN_ON = re.compile(
 )  # a `description` of a task
 
 _REASONS: Mapping[str, str] = {
-    **dict.fromkeys(("finish_reason", "native_finish_reason", "stop_reason"), "finish_reason"),
+    **dict.fromkeys(("finish_reason", "finish_reasons", "native_finish_reason", "stop_reason"), "finish_reason"),
     "block_reason": "block_reason",
 }
 _FINE = _set(
     """stop length max_tokens end_turn stop_sequence eos eos_token completed complete success finished null none
     finish_reason_unspecified block_reason_unspecified"""
 )
+_FLAGS: Mapping[str, bool] = {  # what stands under a key where the picture was kept back
+    **dict.fromkeys(("nsfw", "is_nsfw", "nsfw_detected", "nsfw_content_detected", "has_nsfw_concepts"), True),
+    **dict.fromkeys(("has_nsfw_concept", "filtered", "rai_filtered_reason"), True),
+    **dict.fromkeys(("is_image_safe", "is_safe", "respect_moderation"), False),
+}
 MODERATED_REASONS = _set(
     """content_filter content_filtered safety prohibited_content image_safety image_prohibited_content recitation
     image_recitation blocklist spii model_armor jailbreak refusal moderated guardrail guardrails guardrail_intervened
-    sensitive violation"""
+    sensitive violation filter_reason_prompt filter_reason_output_image filter_reason_input_image"""
 )
 
 
@@ -166,8 +173,18 @@ def _end_of(key: str) -> str | None:
     return _REASONS.get("_".join(words_of(key)))
 
 
+@lru_cache(maxsize=4096)
+def _flag_of(key: str) -> bool | None:
+    return _FLAGS.get("_".join(words_of(key)))
+
+
 def bad_end(key: str, value: Any) -> str:
     """Return the reason by which an answer says that it came to no good end, as `finish_reason:safety`; else empty."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    flag = _flag_of(key) if isinstance(value, bool | str) else None
+    if flag is not None and (value is flag or (flag and isinstance(value, str) and value)):
+        return "finish_reason:safety"
     kind = _end_of(key) if isinstance(value, str) else None
     reason = "_".join(words_of(value)).strip("_") if kind else ""
     return f"{kind}:{reason}" if reason and reason not in _FINE else ""

@@ -29,7 +29,7 @@ from batchflux.providers.answers.signs import (
     state_of,
 )
 from batchflux.providers.answers.transcript import Transcript
-from batchflux.providers.answers.untrusted import UnreadableError, parse, told_text, without_bom
+from batchflux.providers.answers.untrusted import UnreadableError, leading, told_text, unquoted, without_bom
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TaskReader(AnswerReader):
 
     def finish(self, *, complete: bool) -> Reply:
         """Return what became of the task, or the picture of a plain answer; JobError where there is neither."""
-        task = self._task(without_bom(self._text))
+        task = self._task(unquoted(without_bom(self._text)))
         reply = None if task is None else self._interpret(task)
         if reply is None:
             return self._plain(complete=complete)
@@ -109,7 +109,7 @@ class TaskReader(AnswerReader):
 
     def _task(self, text: str) -> Task | None:
         try:
-            document = parse(text)
+            document = leading(text)
         except UnreadableError:
             # The id of a task that was accepted is worth its price: it stands near the front of an answer cut off.
             found = dict(_CUT.findall(text)) if self._success and text.startswith("{") else {}

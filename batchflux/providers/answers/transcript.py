@@ -6,6 +6,7 @@ say of it is read from the tables of signs. Text comes in pieces in a stream: th
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 from batchflux.providers.answers.failures import ANSWER_KEYS, Complaint, complaints_in
@@ -20,6 +21,7 @@ from batchflux.providers.answers.signs import (
     Sign,
     bad_end,
     below,
+    is_picture,
     of_object,
     state_of,
 )
@@ -35,6 +37,7 @@ _REMARKS = ("message", "msg", "detail", "reason")  # may say why there is no pic
 _NOTED = _TASK_IDS | {"seed", "revised_prompt", "error", "refusal", "description", *_REMARKS, *STATES}
 _RAW = ("",)  # the place of text that is no JSON
 _TELLING = 4  # characters that a text does not begin with twice by chance
+_TELLING_BYTES = 32
 _DEEPEST_TEXT = 3  # JSON as text in JSON as text
 
 
@@ -96,6 +99,8 @@ class Transcript:
                 self._note(value)
                 inside = [(item, below(sign, key), (*place[-2:], key)) for key, item in value.items()]
                 left += reversed(inside)
+            elif isinstance(value, list) and (picture := _told_in_bytes(value)):
+                self._text(picture, Sign.STRONG, place)
             elif isinstance(value, list):
                 left += [(item, sign, place) for item in reversed(value)]
             elif isinstance(value, str) and value.strip():
@@ -135,3 +140,12 @@ class Transcript:
         elif taken_on or state in PENDING or not _TASK_IDS.isdisjoint(value):
             named = next(ids, None) or told_text(value.get("id") or value.get("result"))
             self.task = self.task or named or state or "queued"
+
+
+def _told_in_bytes(numbers: list[Any]) -> str | None:
+    """Return as base64 a picture that is told by the numbers of its bytes, as Node writes a Buffer; else None."""
+    try:
+        found = is_picture(bytes(numbers[:_TELLING_BYTES]))
+        return base64.b64encode(bytes(numbers)).decode() if found else None
+    except (TypeError, ValueError):
+        return None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DECODED_AT_ONCE = 1 << 18  # characters of base64, a multiple of 4; they keep the interpreter for a millisecond
 _LONGEST_INTEGER = 300
+_MOST_QUOTES = 3  # JSON as text in JSON as text
 _MOST = 10**9  # tokens of one answer
 _FREE_READING = 100_000
 _OBJECT_START = re.compile(r"\{\s*[\"}]")
@@ -87,6 +88,30 @@ def parse(text: str) -> Any:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise UnreadableError(str(error)) from error
+
+
+def unquoted(text: str) -> str:
+    """Return the text that is told as a JSON string, as some relays send their JSON; any other as it is."""
+    for _ in range(_MOST_QUOTES):
+        try:
+            inner = parse(text) if text.startswith('"') and text.endswith('"') else None
+        except UnreadableError:
+            inner = None
+        if not isinstance(inner, str):
+            break
+        text = without_bom(inner)
+    return text
+
+
+def leading(text: str) -> Any:
+    """Parse the JSON document that a text is, or the object that it begins with; UnreadableError when there is none."""
+    try:
+        return parse(text)
+    except UnreadableError:
+        found = next(objects(text), None) if text.startswith("{") else None
+        if found is None or found[0] > 0:
+            raise
+        return found[2]
 
 
 def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:

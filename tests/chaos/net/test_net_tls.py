@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WRONG = {
     "stranger": "its TLS certificate is not trusted (unable to get local issuer certificate): if your network",
+    "garbage": "ca.pem, in which no certificate (PEM) can be read",
     "name": "its TLS certificate is not trusted (Hostname mismatch",
     "expired": "its TLS certificate is not trusted (certificate has expired)",
     "old": "was not reached",
@@ -67,6 +68,8 @@ def authority(program: Program) -> trustme.CA:
 @pytest.mark.parametrize("how", WRONG)
 def test_tls_that_cannot_be_trusted_gets_nothing(net: Net, program: Program, authority: trustme.CA, how: str) -> None:
     port = net.listen(plain) if how == "plain" else net.tls(context(authority, how))
+    if how == "garbage":
+        (program.folder / "ca.pem").write_bytes(b"\x30\x82 no PEM")
     ended = program.run(f"https://localhost:{port}", ["cat"], attempts=2, patience="1s")
     met = program.held(ended, 1)
     assert met

@@ -197,3 +197,10 @@ def test_what_it_does_not_begin_with(program: Program, arguments: tuple[str, ...
     assert says in ended.err
     assert "Traceback" not in ended.said
     assert not (program.out / "ledger.db").exists()
+
+
+def test_what_of_the_manifest_does_not_hold_for_clients_is_said(program: Program) -> None:
+    rest = "limits: {deadline: 5h, rate: 9/s}\noutput: {dir: out}\ndefaults: {seed: 7}\n"
+    program.write("mine.yaml", f"version: 1\nprovider: simulator\n{rest}")
+    ended = program("gateway", "mine.yaml", "--port", "0", "--allow-origin", "*")
+    assert ended.err.startswith("mine.yaml: what clients ask for is made without defaults, limits.deadline.\n")

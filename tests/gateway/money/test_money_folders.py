@@ -58,6 +58,16 @@ async def test_a_mark_stands_for_its_pictures_also_where_the_manifest_has_change
     assert gateways.bank.billed == {"a": 1}
 
 
+async def test_what_a_client_asks_again_joins_its_call_also_where_the_manifest_has_changed(gateways: Gateways) -> None:
+    async with gateways.opened(manifest=manifest(gateways)) as front:
+        assert (await front.picture("job a #lost")).code == "unknown_outcome"
+    changed = manifest(gateways).replace("flux-kontext-pro", "flux-kontext-dev")
+    async with gateways.opened(manifest=changed) as front:
+        assert (await front.picture("job a #lost", headers=AGAIN)).code == "unknown_outcome"
+        assert (await front.picture("job b #url", headers=AGAIN)).status == 200
+    assert gateways.bank.billed == {"a": 1, "b": 1}
+
+
 async def test_a_task_is_collected_also_where_the_manifest_has_changed(gateways: Gateways) -> None:
     mark = {"Idempotency-Key": "k"}
     async with gateways.opened(manifest=manifest(gateways)) as front:

@@ -58,6 +58,7 @@ def ending(code: int, folder: Path) -> Night:
         keys=("TUZI_KEY",),
         filed=("TUZI_KEY",),
         key_folder=Path("/etc/batchflux"),
+        again=True,
         grace=420,
         at=(22, 30),
         until=(6, 0),

@@ -129,6 +129,19 @@ def test_the_dag_compiles_and_says_what_the_table_says(recipes: Recipes) -> None
     assert {word.arg for word in calls["DAG"].keywords} >= {"dagrun_timeout", "max_active_runs", "catchup"}
 
 
+@pytest.mark.parametrize("option", ["--set=limits.budget_per_run=5", ""])
+def test_no_night_has_the_budget_of_a_run_twice(recipes: Recipes, option: str) -> None:
+    """A run that used it up ends with 3, as one that its provider stopped; taken up again, it would spend it anew."""
+    options = [option] if option else []
+    service = recipes.files("systemd", *options)["batchflux-shop.service"]
+    _, cron = yaml.safe_load_all(recipes.files("kubernetes", *options)["batchflux-shop.yaml"])
+    rules = cron["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    dag = recipes.files("airflow", *options)["batchflux-shop.py"]
+    ends = next(rule["action"] for rule in rules if 3 in rule.get("onExitCodes", {"values": []})["values"])
+    again = ("RestartForceExitStatus" in service, ends, "case $code in 3 | 4)" in dag)
+    assert again == ((False, "FailJob", False) if option else (True, "Count", True))
+
+
 def test_keys_that_a_file_of_variables_has_need_none_of_their_own(recipes: Recipes) -> None:
     (recipes.folder / ".env").write_text("TUZI_KEY=sk-not-shown\n")
     for platform in ("cron", "systemd", "docker", "compose", "airflow"):
