@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,10 @@ import pytest
 from batchflux.testing.bank import PRICE, opened, picture_of
 from batchflux.testing.program import program_in
 from tests.banks import dialects
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from batchflux.testing.bank import Bank
     from batchflux.testing.program import Program
@@ -55,14 +55,6 @@ class Scene:
         """Return the ids that `jobs` gives."""
         return {f"{letter}{number}" for letter in "ubcd" for number in range(1, each + 1)}
 
-    @staticmethod
-    def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until the condition holds."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.002)
-
     def hold_from(self, number: int) -> None:
         """Let the provider answer nobody once so many requests have come: a run that has more to do cannot end.
 
@@ -72,7 +64,7 @@ class Scene:
 
     def settle(self) -> None:
         """Wait until the provider is through with what was ordered, also by a client that died."""
-        self.wait(lambda: self.bank.open == 0)
+        wait_until(lambda: self.bank.open == 0)
 
     def after_kill(self) -> None:
         """The folder as a dead process left it: rows of results.csv and pictures whole, nothing paid again."""

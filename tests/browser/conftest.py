@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from batchflux.report.report import write_report
 from batchflux.review.listen import WatchServer
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,10 +223,7 @@ class Reviewed:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until results.csv is so."""
-        end = time.monotonic() + PATIENCE / 1000
-        while not condition():
-            assert time.monotonic() < end, f"results.csv has {self.rows}"
-            time.sleep(0.05)
+        wait_until(condition, pause=0.05, seen=lambda: f"for what results.csv does not have: {self.rows}")
 
     @property
     def rows(self) -> dict[str, dict[str, str]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.testing.inside import inside
-from tests.program import Scene
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +164,7 @@ def test_ctrl_c_shows_what_is_known(folder: Path) -> None:
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        Scene.wait(lambda: re.search(rb"rehearsing:.* ([4-9]|\d\d+)\.\d*k/", shown) is not None)  # a night has ended
+        wait_until(lambda: re.search(rb"rehearsing:.* ([4-9]|\d\d+)\.\d*k/", shown) is not None)  # a night has ended
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     finally:

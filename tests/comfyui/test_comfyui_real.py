@@ -20,6 +20,7 @@ from aiohttp import ClientError, ClientSession
 from batchflux.comfyui.install import install
 from tests.comfyui.test_comfyui_gateway import BATCH, GENERATE, LOAD, House, house
 from tests.ports import kept_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,8 +130,7 @@ async def test_a_real_comfyui_pays_once(house: House, tmp_path: Path) -> None:
             assert (await real.run(**other))[1] == {"blue": "0.12 USD"}
             assert (await real.run(**two))[1] == {"one": HAD, "other": HAD}
             begun = await real.begin(slow)
-            while house.bank.posts.total() < 5:  # noqa: ASYNC110  another thread counts
-                await asyncio.sleep(0.02)
+            await until(lambda: house.bank.posts.total() >= 5)
             await real.cancel()
             assert (await real.ended(begun))[0] == "execution_interrupted"
             assert (await real.run(**slow))[1] == {"slow": HAD}

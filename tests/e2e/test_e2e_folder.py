@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.program import Scene
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_a_lock_removed_under_a_run_lets_no_other_in(program: Program, bank: Ban
     bank.held = lambda: True
     program.manifest(bank.url, JOBS)
     first = program.start("run", "m.yaml", "--set", "limits.timeout=100s")
-    Scene.wait(lambda: bank.open > 0)
+    wait_until(lambda: bank.open > 0)
     (program.out / ".lock").unlink()
     assert program.run().code == 4
     bank.held = None

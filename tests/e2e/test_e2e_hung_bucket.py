@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.test_e2e_mirror import Mirrored, digest
-from tests.program import Scene
 from tests.stores import Fault
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -32,7 +32,7 @@ def hung(faulty: Faulty) -> Faulty:
 def ended_by(program: Program, process: subprocess.Popen[str], *numbers: signal.Signals) -> int:
     """Send signals, and return the exit code; a request that is not answered is given up after two minutes alone."""
     for count, number in enumerate(numbers):
-        Scene.wait(lambda count=count: program.noted("signal") == bool(count))  # type: ignore[misc]  # two at once are one
+        wait_until(lambda count=count: program.noted("signal") == bool(count))  # type: ignore[misc]  # two at once are one
         time.sleep(1)
         assert process.poll() is None
         process.send_signal(number)
@@ -46,7 +46,7 @@ def test_pictures_that_are_being_mirrored(program: Program, bank: Bank, hung: Fa
     assert Mirrored(program, bank, hung.behind).run("--limit", "1").code == 0
     program.environ |= hung.environ
     process = program.start("run", "m.yaml", "--set", f"output.mirror={mirrored.to}")
-    Scene.wait(lambda: len(program.rows(cut=True)) == 4)
+    wait_until(lambda: len(program.rows(cut=True)) == 4)
     assert ended_by(program, process, signal.SIGTERM, signal.SIGTERM) == 143
     hung.front.always = None
     assert mirrored.run().code == 0
@@ -59,7 +59,7 @@ def test_photos_that_are_being_published(program: Program, bank: Bank, hung: Fau
     told = f"references: {{publish: {{to: '{hung.bucket}/refs', sign: 2h}}}}\n"
     program.manifest(bank.url, PHOTO, more=told)
     process = program.start("run", "m.yaml")
-    Scene.wait(lambda: bool(hung.front.seen))
+    wait_until(lambda: bool(hung.front.seen))
     assert ended_by(program, process, signal.SIGINT, signal.SIGINT) == 130
     hung.front.always = None
     assert program.run().code == 0
@@ -75,12 +75,12 @@ def test_a_table_that_is_read_while_requests_are_out(program: Program, bank: Ban
     program.manifest(bank.url, jobs, limits=", rate: 2/s")
     process = program.start("run", "m.yaml")
     bank.held = lambda: True
-    Scene.wait(lambda: bank.posts.total() >= 2)
+    wait_until(lambda: bank.posts.total() >= 2)
     faulty.front.methods, faulty.front.always = frozenset({"GET"}), Fault(pause=3600)
     seen = len(faulty.front.seen)
     program.manifest(bank.url, jobs + jobs.replace("t.csv", "u.csv"), limits=", rate: 100/s")
     process.send_signal(signal.SIGHUP)
-    Scene.wait(lambda: len(faulty.front.seen) > seen)
+    wait_until(lambda: len(faulty.front.seen) > seen)
     bank.held = None
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, out + err

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +21,6 @@ JOBS_200 = (
     "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 120]}, seed: [1]}}\n"
     "  - {prompt: 'photo {{ n }}', image: p/a.png, matrix: {n: {range: [1, 80]}}}\n"
 )
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def has_answered(bank: Bank, quota: int) -> bool:
@@ -49,11 +43,11 @@ def test_killed_half_way_and_run_again(program: Program, bank: Bank, manifest: C
     for quota in (50, 110):
         bank.held = partial(has_answered, bank, quota)
         process = program.start("run", name, "--out", "out/m", "--set", "limits.concurrency=16")
-        wait_for(bank.held)
+        wait_until(bank.held)
         program.kill(process)
         program.rows(cut=True)
         bank.held = None
-        wait_for(lambda: bank.open == 0)  # what was out is made all the same
+        wait_until(lambda: bank.open == 0)  # what was out is made all the same
     ended = program("run", name, "--set", "limits.concurrency=16")
     assert ended.code == 0, ended.out
     rows = program.rows()
@@ -72,7 +66,7 @@ def test_a_plan_after_a_kill_says_what_the_run_then_does(
     bank.held = lambda: True
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
     process = program.start("run", name)
-    wait_for(lambda: len(bank.seen) == 4)
+    wait_until(lambda: len(bank.seen) == 4)
     program.kill(process)
     held, failed, again = (program("plan", name, "--on-unknown", what) for what in ("hold", "fail", "retry"))
     assert "0 paid calls" in held.out
@@ -91,7 +85,7 @@ def test_a_signal_drains(program: Program, bank: Bank, manifest: Callable[..., s
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     bank.held = lambda: len(bank.seen) >= 6 and not program.noted("signal")
     process = program.start("run", name)
-    wait_for(bank.held)
+    wait_until(bank.held)
     process.send_signal(number)
     ended = program.finish(process)
     assert ended.code == 128 + number, ended.err
@@ -109,9 +103,9 @@ def test_a_signal_drains(program: Program, bank: Bank, manifest: Callable[..., s
 def test_a_second_signal_stops_at_once(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: a, prompt: 'x #hang*1'}\n  - {id: b, prompt: fine}\n")
     process = program.start("run", name)
-    wait_for(lambda: len(bank.seen) == 2 and program.noted("job_ended") == 1)
+    wait_until(lambda: len(bank.seen) == 2 and program.noted("job_ended") == 1)
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: program.noted("signal") == 1)
+    wait_until(lambda: program.noted("signal") == 1)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     ended = program.finish(process)
@@ -125,7 +119,7 @@ def test_a_second_process_is_turned_away(program: Program, bank: Bank, manifest:
     bank.held = lambda: True
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
     process = program.start("run", name)
-    wait_for(lambda: len(bank.seen) == 4)
+    wait_until(lambda: len(bank.seen) == 4)
     second = program("run", name)
     assert second.code == 4
     assert "Another process" in second.err
@@ -151,10 +145,10 @@ def test_sighup_reads_the_limits_again(program: Program, bank: Bank, manifest: C
     jobs = "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 60]}}}\n"
     bank.held = lambda: not program.noted("limits_changed")
     process = program.start("run", manifest(jobs, limits=", rate: 60/min"))
-    wait_for(lambda: len(bank.seen) >= 2)
+    wait_until(lambda: len(bank.seen) >= 2)
     manifest(jobs, limits=", rate: broken")
     process.send_signal(signal.SIGHUP)
-    wait_for(lambda: program.noted("limits_kept") == 1)
+    wait_until(lambda: program.noted("limits_kept") == 1)
     assert process.poll() is None
     manifest(jobs, limits=", rate: 100/s, budget: 1.00")
     process.send_signal(signal.SIGHUP)

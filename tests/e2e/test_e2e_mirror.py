@@ -18,8 +18,8 @@ from batchflux.errors import StorageError
 from batchflux.failpoints import VARIABLE
 from batchflux.output.resources import LowWaterMark
 from batchflux.testing.bank import picture_of
-from tests.program import Scene
 from tests.stores import BROKEN, CUT_EARLY, CUT_LATE, DENIED, SLOW, SLOW_DOWN, Fault, Served
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -342,7 +342,7 @@ def test_a_signal_ends_the_wait_for_a_bucket(program: Program, bank: Bank, fault
     assert mirrored.run("--limit", "1").code == 0
     faulty.front.always = SLOW_DOWN
     process = program.start("run", "m.yaml", "--set", f"output.mirror={mirrored.to}")
-    Scene.wait(lambda: len(program.rows(cut=True)) == 4 and program.noted("mirror_away") > 0)
+    wait_until(lambda: len(program.rows(cut=True)) == 4 and program.noted("mirror_away") > 0)
     time.sleep(1)
     assert process.poll() is None, "it goes on trying"
     process.send_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ from aiohttp import web
 from batchflux.testing.bank import Bank
 from batchflux.testing.serving import serving
 from tests.ports import kept_port
-from tests.program import Scene
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,10 +48,10 @@ def test_a_provider_that_refuses_connections_for_ten_seconds_costs_no_job(
     if begun:
         with serving(bank.app(), port):
             process = program.start("run", "m.yaml")
-            Scene.wait(lambda: bank.billed.total() >= 20)
+            wait_until(lambda: bank.billed.total() >= 20)
     else:
         process = program.start("run", "m.yaml")
-    Scene.wait(lambda: program.noted("away") > 0)
+    wait_until(lambda: program.noted("away") > 0)
     time.sleep(10)
     bank.held = None
     with serving(bank.app(), port):

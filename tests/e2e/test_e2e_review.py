@@ -7,13 +7,14 @@ import json
 import re
 import signal
 import stat
-import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     from batchflux.testing.program import Program
 
 ADDRESS = re.compile(r"http://\S+/\?token=[A-Za-z0-9_-]{43}")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 class Browser:
@@ -106,11 +100,11 @@ def test_from_the_verdict_to_the_new_picture(
     answer = browser.judge(["mug"], "redo", note="brighter", redo={"prompt": "a bright mug", "seed": None})
     assert [redo["id"] for redo in answer["redo"]] == ["mug-redo1"]
     browser.judge(["cup"], "accept")
-    wait_for(lambda: by_id(program)["cup"].get("review") == "accept")
+    wait_until(lambda: by_id(program)["cup"].get("review") == "accept")
     bank.seen.clear()
     assert program("run", name, "--redo").code == 0
     assert bank.answered() == {"a bright mug": 1}
-    wait_for(lambda: "mug-redo1" in browser.rows())
+    wait_until(lambda: "mug-redo1" in browser.rows())
     rows = browser.rows()
     assert (rows["mug"]["review"], rows["mug"]["note"]) == ("redo", "brighter")
     assert rows["mug-redo1"]["review"] == ""
@@ -136,7 +130,7 @@ def test_a_kill_right_after_the_answer_loses_nothing(
         process.wait(60)
         _, again = reviews.start("out/m")
         assert (again.rows()["mug"]["review"], again.rows()["mug"]["note"]) == ("redo", prompt)
-        wait_for(lambda prompt=prompt: by_id(program)["mug"].get("note") == prompt)  # type: ignore[misc]  # bound now
+        wait_until(lambda prompt=prompt: by_id(program)["mug"].get("note") == prompt)  # type: ignore[misc]  # bound now
     bank.seen.clear()
     assert program("run", name).code == 0
     assert bank.answered() == {"a green mug": 1}
@@ -163,11 +157,11 @@ def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     bank.seen.clear()
     bank.held = lambda: len(bank.seen) > 12
     run = program.start("run", name)
-    wait_for(bank.held)
+    wait_until(bank.held)
     assert (header()["state"], header()["message"]) == ("running", "")
     program.kill(run)
     bank.held = None
-    wait_for(lambda: header()["state"] == "stopped")
+    wait_until(lambda: header()["state"] == "stopped")
     seen = header()
     assert seen["message"] == "The last run was cut off; run it again to continue."
     assert seen["counts"]["in_flight"] == 0
@@ -177,7 +171,7 @@ def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     assert program("report", "out/m").code == 0
     assert seen["message"] in (program.folder / "out/m/report.html").read_text(encoding="utf-8")
     assert program("run", name).code == 0
-    wait_for(lambda: header()["state"] == "ended")
+    wait_until(lambda: header()["state"] == "ended")
     assert header()["message"] == "All 60 jobs are done."
 
 
@@ -202,7 +196,7 @@ def test_judging_while_a_run_writes(
     assert len(judged) == 30, ended.said
     assert ended.code == 0, ended.err
     assert sum(bank.answered().values()) == 300
-    wait_for(lambda: {row["id"]: row["note"] for row in program.rows() if row["review"] == "reject"} == judged)
+    wait_until(lambda: {row["id"]: row["note"] for row in program.rows() if row["review"] == "reject"} == judged)
     assert len(program.rows()) == 300
     assert {row["possibly_billed"] for row in program.rows()} == {"0"}
 
@@ -218,7 +212,7 @@ def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
     found = ADDRESS.search(line)
     assert found is not None, line
     browser = Browser(found[0])
-    wait_for(lambda: len(browser.rows()) > 3)
+    wait_until(lambda: len(browser.rows()) > 3)
     assert json.loads(browser.get("/api/rows"))["header"]["state"] == "running"
     first = next(iter(browser.rows()))
     browser.judge([first], "redo", note="while it runs")
@@ -261,7 +255,7 @@ def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
     bank.held = lambda: True
     name = manifest("  - {id: mug, prompt: a mug}\n")
     first = program.start("run", name)
-    wait_for(lambda: bank.seen)
+    wait_until(lambda: bank.seen)
     assert program("run", name, "--watch").code == 4
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
@@ -274,7 +268,7 @@ def test_a_signal_drains_a_watched_run(
     bank.held = lambda: len(bank.seen) >= 4 and not program.noted("signal")
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     process = program.start("run", name, "--watch")
-    wait_for(bank.held)
+    wait_until(bank.held)
     process.send_signal(number)
     assert program.finish(process).code == 128 + number
 
@@ -305,7 +299,7 @@ def test_it_opens_the_browser_that_the_user_has(
     program.environ["BROWSER"] = str(script)
     _, browser = reviews.start("out/m", "--open")
     opened = program.folder / "opened"
-    wait_for(opened.exists)
+    wait_until(opened.exists)
     assert opened.read_text(encoding="utf-8").strip().endswith(f"/?token={browser.token}")
 
 

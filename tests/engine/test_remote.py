@@ -17,6 +17,7 @@ from batchflux.models import Finished, Inline, Link
 from batchflux.providers import providers
 from batchflux.testing.bank import opened, picture_of
 from batchflux.transport import CallTimes
+from tests.waiting import until
 from tests.workers import HELD, KEY_NAME, MARK, PLACE, NearWorker, NearWorkers, near_workers, remote_for, settings_for
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ async def test_a_paid_request_of_a_lost_worker_is_unknown_and_never_repeated(
         worker.loses = lost_in
     error = await scene.fails()
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
-    async with asyncio.timeout(60):
-        while not bank.posts:  # noqa: ASYNC110  it may be on its way
-            await asyncio.sleep(0.01)
+    await until(lambda: bank.posts)  # it may be on its way
     assert bank.posts.total() == 1
 
 

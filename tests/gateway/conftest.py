@@ -19,9 +19,10 @@ from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions
 from batchflux.testing.bank import KEY, PRICE
 from tests.program import bank
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -31,13 +32,6 @@ if TYPE_CHECKING:
     from batchflux.testing.bank import Bank
 
 GENERATIONS = "/images/generations"
-
-
-async def until(holds: Callable[[], object], pause: float = 0.002) -> None:
-    """Wait until something holds of which nobody tells; the bound is there for what hangs alone."""
-    async with asyncio.timeout(90):
-        while not holds():  # noqa: ASYNC110  as above
-            await asyncio.sleep(pause)
 
 
 async def at_once(bank: Bank, desk: Desk, *calls: Coroutine[Any, Any, Any]) -> list[Any]:

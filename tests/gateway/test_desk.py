@@ -13,7 +13,8 @@ from batchflux.gateway.clients import digest_of
 from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions, run, stream
 from batchflux.testing.bank import KEY, PRICE, picture_of
-from tests.gateway.conftest import at_once, until
+from tests.gateway.conftest import at_once
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

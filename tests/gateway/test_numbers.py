@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.gateway.conftest import numbers_in, until
+from tests.gateway.conftest import numbers_in
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Front, Gateways

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from batchflux.gateway import redos
 from batchflux.ledger.decisions import Decision, decide
 from batchflux.testing.bank import picture_of
-from tests.gateway.conftest import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import pytest

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.testing.bank import PRICE
-from tests.program import Scene, bank, program
+from tests.program import bank, program
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from batchflux.testing.bank import Bank
@@ -42,7 +43,7 @@ def test_a_signal_drains_and_a_second_one_ends_at_once(program: Program, bank: B
     assert gateway.stderr is not None
     client = threading.Thread(target=ask, args=(gateway.stdout.readline().strip(),))
     client.start()
-    Scene.wait(lambda: bank.posts["a"] > 0)
+    wait_until(lambda: bank.posts["a"] > 0)
     gateway.send_signal(signal.SIGINT)
     while not gateway.stderr.readline().startswith("Stopping: what is under way is finished"):
         assert gateway.poll() is None

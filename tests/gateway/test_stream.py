@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from batchflux.runner import stream
-from tests.gateway.conftest import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import pytest

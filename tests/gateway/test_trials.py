@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.runner import stream
 from batchflux.testing.bank import PRICE
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import pytest
@@ -54,8 +55,7 @@ limits: {concurrency: 6, timeout: 20s}
 async def test_who_waits_for_a_provider_is_told_so_and_nothing_of_it(gateways: Gateways) -> None:
     async with gateways.opened(manifest=AWAY) as front:
         first = asyncio.create_task(front.picture("the secret of another client"))
-        while not front.run.waiting():  # noqa: ASYNC110  the engine's own state
-            await asyncio.sleep(0.01)
+        await until(front.run.waiting)
         body = {"messages": [{"role": "user", "content": "a mug"}], "stream": True}
         async with front.http.post(f"{front.url}/chat/completions", json=body) as answer:
             line = await answer.content.readline()

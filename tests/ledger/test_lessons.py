@@ -20,6 +20,7 @@ from batchflux.ledger.lessons import Lessons, lessons_of, note, noted
 from batchflux.ledger.tables import empty_ledger, set_meta
 from batchflux.planner import load_manifest
 from batchflux.state import HOLDS, Lesson, read_lesson
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,8 +120,7 @@ async def test_a_run_notes_what_is_new_while_it_goes_on_and_a_new_folder_knows_i
     with closing(Ledger(tmp_path / "a.db")) as ledger:
         keeping = asyncio.create_task(Lessons(manifest.provider, ledger.database).keep(lambda: found))
         found["KEY_A"] = lesson(ago=3600)
-        while state.lesson(URL, MODEL, "KEY_A") != found["KEY_A"]:  # noqa: ASYNC110  a file tells nobody
-            await asyncio.sleep(0.001)
+        await until(lambda: state.lesson(URL, MODEL, "KEY_A") == found["KEY_A"])
         keeping.cancel()
         await asyncio.wait([keeping])
         assert ledger.database.now(noted) == found

@@ -18,6 +18,7 @@ from batchflux.monitoring.exposition import Family, text_of
 from batchflux.monitoring.metrics import Live, metrics_of
 from batchflux.review.listen import serve
 from tests.monitoring.test_notices import JOBS, write
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,12 +93,10 @@ def test_while_a_run_goes_on_the_file_says_so(program: Program, bank: Bank) -> N
     write(program, bank)
     path = program.folder / "m.prom"
     process = program.start("run", "m.yaml", "--metrics", "m.prom")
-    while not path.exists():
-        time.sleep(0.02)
+    wait_until(path.exists)
     first = read(path.read_text(encoding="utf-8"))
     assert value(first, "attempts_total", provider="tuzi") == 0, "a counter begins at 0"
-    while not bank.seen:
-        time.sleep(0.02)
+    wait_until(lambda: bank.seen)
     found = read(path.read_text(encoding="utf-8"))
     assert value(found, "running") == 1
     assert value(found, "provider_up", provider="tuzi") == 1

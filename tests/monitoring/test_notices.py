@@ -18,6 +18,7 @@ from batchflux.testing.serving import serving
 from tests.monitoring.conftest import TOKEN, Receivers
 from tests.ports import kept_port
 from tests.proxying import proxying
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from batchflux.testing.program import Ended, Program
@@ -118,8 +119,7 @@ def test_of_a_provider_that_goes_and_comes_is_told_once_each(program: Program, r
         bank.url = f"http://127.0.0.1:{port}"
         write(program, bank, "['${HOOK}', {ping: '${PING}'}]")
         process = program.start("run", "m.yaml", HOOK=receivers.at("ok"), PING=receivers.at("ping"))
-        while not (receivers.heard("ok", "provider") and ("POST", "log") in receivers.pings("ping")):
-            time.sleep(0.02)
+        wait_until(lambda: receivers.heard("ok", "provider") and ("POST", "log") in receivers.pings("ping"))
         with serving(bank.app(), port):
             ended = program.finish(process)
     assert ended.code == 0, ended.said
@@ -181,8 +181,7 @@ def test_a_second_signal_ends_the_waiting_and_the_exit_code_stays(
 ) -> None:
     write(program, bank, "${HOOK}")
     process = program.start("run", "m.yaml", HOOK=receivers.at("slow"))
-    while not receivers.told:
-        time.sleep(0.02)
+    wait_until(lambda: receivers.told)
     ended = program.kill(process, signal.SIGTERM)
     assert ended.code == 0, ended.said
     assert "it took too long" in ended.err
@@ -195,8 +194,7 @@ def test_a_drained_run_tells_its_end(program: Program, bank: Bank, receivers: Re
     process = program.start(
         "run", "m.yaml", "--set", "limits.concurrency=2", HOOK=receivers.at("ok"), PING=receivers.at("ping")
     )
-    while not bank.seen:
-        time.sleep(0.02)
+    wait_until(lambda: bank.seen)
     process.send_signal(signal.SIGTERM)
     bank.held = None
     ended = program.finish(process)
@@ -261,8 +259,7 @@ class TestANightThatDoesNotBegin:
         bank.held = lambda: True
         write(program, bank, "{ping: '${PING}'}")
         process = program.start("run", "m.yaml", PING=receivers.at("first"))
-        while not bank.seen:
-            time.sleep(0.02)
+        wait_until(lambda: bank.seen)
         assert program.run(PING=receivers.at("ok")).code == 4
         assert receivers.pings() == [("POST", "4")], "the run that is under way began, this one did not"
         bank.held = None

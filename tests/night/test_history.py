@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from batchflux.ledger.nights.night import Night
 from batchflux.testing.bank import Bank
 from batchflux.testing.program import program_in
 from batchflux.testing.serving import serving
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,7 @@ def test_a_folder_of_three_nights_is_compared(program: Program, bank: Bank) -> N
     assert program.run("--out", "nights/b", "--set", "limits.budget_per_run=0.5").code == 3
     bank.delay = (30.0, 30.0)
     process = program.start("run", "m.yaml", "--out", "nights/c")
-    while bank.open < 6:
-        time.sleep(0.01)
+    wait_until(lambda: bank.open == 6)
     program.kill(process)
 
     a, b, c = (night_of(program, f"nights/{name}") for name in "abc")

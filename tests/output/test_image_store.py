@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from batchflux.models import Fetched, Inline, Reference
 from batchflux.output.image_store import ImageStore, expected_of, kept_pictures
 from batchflux.output.resources import LowWaterMark
 from tests.memory_store import MemoryStore
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -438,9 +438,8 @@ def test_a_kill_leaves_only_whole_pictures_under_images(tmp_path: Path) -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            while not (tmp_path / "images/3.png").exists():
-                assert process.poll() is None
-                time.sleep(0.001)
+            wait_until(lambda: (tmp_path / "images/3.png").exists() or process.poll() is not None, pause=0.001)
+            assert process.poll() is None
             process.send_signal(signal.SIGKILL)
         ImageStore(tmp_path, "decode").sweep(set())
         places = files(tmp_path) - {"large.png"}

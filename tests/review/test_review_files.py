@@ -19,6 +19,7 @@ from batchflux.review import files
 from batchflux.review.files import open_picture
 from batchflux.review.listen import serve
 from tests.review.conftest import Folder, Page, opened, picture
+from tests.waiting import until
 
 PARTS = ["..", ".", "", "a.png", "sub", "link", "\0", "\udcff"]
 SECRET = "canary-of-the-ledger"
@@ -168,9 +169,7 @@ async def test_a_picture_that_is_opened_for_nobody_any_more_is_closed(
         await asyncio.wait([asking])
     await site.stop()
     go.set()
-    async with asyncio.timeout(60):
-        while not (opened_ones and opened_ones[0].closed):  # noqa: ASYNC110  a thread of the review closes it
-            await asyncio.sleep(0.01)
+    await until(lambda: opened_ones and opened_ones[0].closed)  # by a thread of the review
 
 
 async def test_a_picture_is_sent_again_only_when_it_changed(page: Page, folder: Folder) -> None:

@@ -19,6 +19,7 @@ from batchflux.review import listen, server
 from batchflux.review.ledger_access import LedgerAccess
 from batchflux.review.listen import ServedReview, WatchServer, serve
 from tests.review.conftest import Folder, Page, opened
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,8 +162,7 @@ async def test_so_many_connections_and_no_more(folder: Folder, monkeypatch: pyte
         assert await reader.read() == b""
     for one in (writer, *(writer for _, writer in held)):
         one.close()
-    while site.runner.server and site.runner.server.connections:  # noqa: ASYNC110  it tells nobody
-        await asyncio.sleep(0.01)
+    await until(lambda: not (site.runner.server and site.runner.server.connections))
     async with opened(site) as page:
         assert len((await page.rows())["rows"]) == 1
     await site.stop()

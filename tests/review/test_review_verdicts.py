@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import sqlite3
 from contextlib import closing
@@ -18,6 +17,7 @@ from batchflux.output.folder import FolderLock
 from batchflux.review import decisions
 from batchflux.review.listen import serve
 from tests.review.conftest import Folder, Page, opened
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +32,6 @@ def table(folder: Folder) -> list[dict[str, str]]:
 def read(folder: Folder, what: Callable[[sqlite3.Connection], Any]) -> Any:
     with closing(sqlite3.connect(folder.root / "ledger.db")) as connection:
         return what(connection)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  what is waited for is a file
-            await asyncio.sleep(0.01)
 
 
 async def refused(page: Page, body: Any) -> tuple[int, str]:
@@ -129,9 +123,9 @@ async def test_results_show_verdicts_at_once(page: Page, folder: Folder) -> None
     folder.ledger.database.now(lambda connection: results.rewrite(ended_rows(connection)))
     before = table(folder)
     await page.judge([cup], "reject", note="=HYPERLINK(1)")
-    await eventually(lambda: "review" in table(folder)[0])
+    await until(lambda: "review" in table(folder)[0])
     await page.judge([mug], "accept")
-    await eventually(lambda: table(folder)[0]["review"] == "accept")
+    await until(lambda: table(folder)[0]["review"] == "accept")
     rows = table(folder)
     assert list(rows[0]) == [*before[0], "review", "note"]
     assert [{name: row[name] for name in before[0]} for row in rows] == before
@@ -145,7 +139,7 @@ async def test_results_are_left_to_a_run_that_holds_the_folder(page: Page, folde
     await page.judge([mug], "accept")
     assert not (folder.root / "results.csv").exists()
     lock.release()  # killed, say: it wrote nothing
-    await eventually((folder.root / "results.csv").exists)
+    await until((folder.root / "results.csv").exists)
     assert table(folder)[0]["review"] == "accept"
 
 
@@ -167,7 +161,7 @@ async def test_the_end_of_a_review_shows_what_is_left_to_show(
     site = await serve(folder.root, "127.0.0.1", 0, told.append)
     async with opened(site) as page:
         await page.judge([mug], "reject", note="gone")
-        await eventually(lambda: "held" in outcomes)
+        await until(lambda: "held" in outcomes)
     lock.release()
     await site.stop()
     assert table(folder)[0]["note"] == "gone"
@@ -181,7 +175,7 @@ async def test_a_folder_that_takes_no_results_is_told_of_once_a_verdict(
     mug = await folder.add("mug")
     (folder.root / "results.csv").mkdir()
     await page.judge([mug], "accept")
-    await eventually(lambda: bool(told))
+    await until(lambda: bool(told))
     assert "The verdicts are kept" in told[0]
     assert len(read(folder, verdicts)) == 1
     assert [path.name for path in folder.root.glob(".results*")] == []
@@ -241,7 +235,7 @@ async def test_a_pick_is_one_step_with_a_name_and_can_be_undone_in_one(page: Pag
             {"error": "That verdict cannot be undone any more."},
         )
     written = folder.root / "results.csv"  # a moment later, and not once for each verdict
-    await eventually(lambda: written.exists() and [row.get("reviewer") for row in table(folder)] == ["", "", "Ben"])
+    await until(lambda: written.exists() and [row.get("reviewer") for row in table(folder)] == ["", "", "Ben"])
 
 
 async def test_a_redo_of_several_replaces_text_in_the_prompt_of_each(page: Page, folder: Folder) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from batchflux.simulator import Simulator, parse_options
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,12 +102,6 @@ def opened(data: bytes) -> Image.Image:
     picture = Image.open(BytesIO(data))
     picture.load()
     return picture
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until `condition` holds."""
-    while not condition():  # noqa: ASYNC110  the simulator's counters are plain numbers
-        await asyncio.sleep(0.001)
 
 
 Serve = Callable[..., Awaitable[Client]]

@@ -33,12 +33,6 @@ class Clock:
         return await task
 
 
-async def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds, also where time stands still."""
-    while not holds():  # noqa: ASYNC110  it tells nobody
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Stop the time of the loop."""

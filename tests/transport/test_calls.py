@@ -23,7 +23,7 @@ from batchflux.errors import Code, JobError, UsageError
 from batchflux.models import BASE, SECONDS, Content, Exchanged, Finished, HttpRequest, Inline, Json
 from batchflux.testing.serving import serving
 from batchflux.transport import Transport, TransportOptions
-from tests.transport.conftest import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -483,7 +483,7 @@ async def test_an_answer_that_stalls_is_finished_incomplete(
     server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "hang"])
     asker = Asker()
     asked = asyncio.create_task(asker.fails(await connect(server.url, **{option: 1})))
-    await until(lambda: asker.readers and asker.readers[0].data)
+    await until(lambda: asker.readers and asker.readers[0].data, pause=0)
     error = await clock.over(asked)
     assert error.code is Code.UNKNOWN
     assert (asker.readers[0].data, asker.readers[0].ends) == (b"hello", [False])
@@ -638,8 +638,7 @@ async def test_closing_the_transport_ends_what_waits_with_a_failure_of_its_own(s
             TransportOptions(base_url=server.url, timeout=600, connections=2, max_bytes=9, spool_dir=".")
         ) as transport:
             tasks = [asyncio.create_task(transport.fetch(server.url)), asyncio.create_task(Asker().ask(transport))]
-            while len(server.requests) < 2:  # noqa: ASYNC110  two of them, and one event
-                await asyncio.sleep(0.01)
+            await until(lambda: len(server.requests) == 2)
         ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(error) for error in ended] == [JobError, JobError]
 
@@ -721,7 +720,7 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read(pieces:
         )
         async with Transport(options) as transport:
             asked = asyncio.create_task(asker.ask(transport))
-            await until(arrived.is_set)
+            await until(arrived.is_set, pause=0)
             assert written.wait(60)  # the loop stands still, and the server does not
             clock.at += 1.5
             await asked

@@ -14,6 +14,7 @@ import pytest
 
 from batchflux.failpoints import VARIABLE
 from batchflux.simulator import EmbeddedSimulator, parse_options
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,9 +81,8 @@ def test_a_batch_of_fifty_is_killed(program: Program, tmp_path: Path, moment: st
         write(program, url, 50)
         if half:
             process = program.start("run", "m.yaml", "--quiet")
-            while journal.billed < 25:
-                assert process.poll() is None
-                time.sleep(0.01)
+            wait_until(lambda: journal.billed >= 25 or process.poll() is not None)
+            assert process.poll() is None
             assert program.kill(process).code == -9
         else:
             assert program.run("--quiet", **{VARIABLE: moment}).code == -9

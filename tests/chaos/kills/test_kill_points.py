@@ -15,6 +15,7 @@ import pytest
 
 from batchflux.failpoints import POINTS, VARIABLE, armed
 from batchflux.testing.bank import looking, picture_of
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.program import Scene
@@ -133,7 +134,7 @@ def test_a_kill_as_an_attempt_is_withdrawn(scene: Scene) -> None:
     jobs = "".join(f"  - {{id: {name}, prompt: 'job {name} #url'}}\n" for name in sorted(names))
     program.manifest(bank.url, jobs, limits=", rate: 30/s, canary: 0")
     process = program.start("run", "m.yaml", "--set", "limits.concurrency=90", **{VARIABLE: WITHDRAWN})
-    scene.wait(lambda: bank.posts.total() >= 3)
+    wait_until(lambda: bank.posts.total() >= 3)
     assert program.kill(process, signal.SIGTERM).code == -9
     scene.after_kill()
     tried = {name: row for name, row in program.ledger().items() if row["attempts"]}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import wait_until
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -39,10 +41,10 @@ def test_sigterm_drains_at_any_moment(scene: Scene, seed: int, rounds: int, each
         wanted = bank.posts.total() + chance.randint(1, 10)
         scene.hold_from(wanted + 6)  # so that it cannot have ended before the signal comes
         process = program.start("run", "m.yaml")
-        scene.wait(lambda wanted=wanted: bank.posts.total() >= wanted)  # type: ignore[misc]
+        wait_until(lambda wanted=wanted: bank.posts.total() >= wanted)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.1))
         process.send_signal(signal.SIGTERM)
-        scene.wait(lambda number=number: program.noted("signal") > number)  # type: ignore[misc]
+        wait_until(lambda number=number: program.noted("signal") > number)  # type: ignore[misc]
         bank.held = None
         ended = program.finish(process)
         assert ended.code == 143, f"{ended.said} (seed {seed})"
@@ -69,9 +71,9 @@ def test_a_second_sigterm_stops_at_once(scene: Scene, seed: int, rounds: int, ea
         wanted = bank.posts.total() + chance.randint(6, 12)
         scene.hold_from(wanted + 6)
         process = program.start("run", "m.yaml")
-        scene.wait(lambda wanted=wanted: bank.posts.total() >= wanted)  # type: ignore[misc]
+        wait_until(lambda wanted=wanted: bank.posts.total() >= wanted)  # type: ignore[misc]
         process.send_signal(signal.SIGTERM)
-        scene.wait(lambda: program.noted("signal") > 0)
+        wait_until(lambda: program.noted("signal") > 0)
         time.sleep(chance.uniform(0, 0.1))
         ended = program.kill(process, signal.SIGTERM)
         bank.held = None
@@ -117,7 +119,7 @@ def test_a_clock_that_jumps(scene: Scene, tmp_path: Path, jumps: tuple[float, fl
     program.manifest(bank.url, jobs, limits=", rate: 60/s, deadline: 1h, budget: 100")
     scene.hold_from(50)
     process = program.start("run", "m.yaml")
-    scene.wait(lambda: bank.posts.total() >= 40)
+    wait_until(lambda: bank.posts.total() >= 40)
     program.kill(process)
     bank.held = None
     scene.after_kill()

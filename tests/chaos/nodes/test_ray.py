@@ -20,6 +20,7 @@ from batchflux import RunOptions, load_manifest, run
 from batchflux.engine.executors.opening import Elsewhere
 from batchflux.testing.bank import KEY
 from tests.program import Scene, bank, program
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,10 +128,10 @@ def test_nodes_die_and_workers_freeze(scene: Scene, nodes: Nodes, blows: int, ea
         running = thread.submit(through, scene, workers)
         for one in blow:  # in this thread, as Ray starts nodes from no other
             allowed = len(bank.seen) + 4 * each // (len(blow) + 1)
-            scene.wait(lambda: (bank.held is not None and bank.held()) or running.done())
+            wait_until(lambda: (bank.held is not None and bank.held()) or running.done())
             assert not running.done(), f"the run has ended before all had happened: {program.summary()}"
             back += one(chance)
-            scene.wait(lambda back=back: greeted(program) >= back or running.done(), 60)  # type: ignore[misc]
+            wait_until(lambda back=back: greeted(program) >= back or running.done())  # type: ignore[misc]
         allowed = float("inf")
         code = running.result(300)
         if code:  # a job that was hit twice waits for the next run
@@ -158,7 +159,7 @@ def test_a_driver_is_killed_and_the_run_continues(scene: Scene) -> None:
     def killed(at: int) -> None:
         bank.held = lambda: len(bank.seen) >= at  # it cannot end before
         process = program.start("run", "m.yaml", "--quiet", "--on", "ray", "--workers", "2")
-        scene.wait(lambda: len(bank.seen) >= at or process.poll() is not None)
+        wait_until(lambda: len(bank.seen) >= at or process.poll() is not None)
         assert program.kill(process).code == -9
         bank.held = None
 
@@ -179,7 +180,7 @@ def test_a_limit_is_held_over_all_workers_and_a_signal_drains_them(scene: Scene)
     program.manifest(bank.url, scene.jobs(100), limits=", rate: 20/s")
     bank.held = lambda: len(bank.seen) >= 80 and not program.noted("signal")
     process = program.start("run", "m.yaml", "--quiet", "--on", "ray", "--workers", "2")
-    scene.wait(lambda: len(bank.seen) >= 80 or process.poll() is not None)
+    wait_until(lambda: len(bank.seen) >= 80 or process.poll() is not None)
     ended = program.kill(process, signal.SIGTERM)
     assert ended.code == 143, ended.said
     first = min(line["at"] for line in program.log() if line["event"] == "ray_worker")

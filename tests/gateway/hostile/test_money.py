@@ -10,8 +10,8 @@ import pytest
 from batchflux.gateway import desk
 from batchflux.manifest.reading.values import Rate
 from batchflux.testing.bank import PRICE
-from tests.gateway.conftest import until
 from tests.gateway.hostile.conftest import IMAGES, House
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from batchflux.gateway.clients import Client
 from batchflux.gateway.new_keys import add_key
 from batchflux.testing.bank import KEY, PRICE, Bank, opened
 from batchflux.testing.program import Program, program_in
-from tests.gateway.conftest import until
 from tests.gateway.hostile.conftest import Caller
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import subprocess

@@ -18,7 +18,7 @@ from batchflux.observers import Watcher
 from batchflux.output import resources
 from batchflux.runner import stream
 from batchflux.testing.bank import PRICE
-from tests.gateway.conftest import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Gateways

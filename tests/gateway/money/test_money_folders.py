@@ -15,8 +15,9 @@ from batchflux.ledger.decisions import Decision, decide
 from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions, run
 from batchflux.testing.bank import KEY, PRICE
-from tests.gateway.conftest import at_once, until
+from tests.gateway.conftest import at_once
 from tests.gateway.money.test_money_faults import AGAIN, LEFT, TASKS, clients, manifest
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import pytest

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.serving import accepting, copied
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class Wire:
             return
         ways = [asyncio.create_task(copied(reader, far_writer)), asyncio.create_task(copied(far_reader, writer))]
         if cut is not None:
-            ways.append(asyncio.create_task(_until(cut)))
+            ways.append(asyncio.create_task(until(cut)))
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -55,11 +56,6 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     own: socket.socket = writer.get_extra_info("socket")
     own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110  another thread decides
-        await asyncio.sleep(0.005)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ import pytest
 
 from batchflux.failpoints import VARIABLE
 from batchflux.testing.bank import picture_of
-from tests.gateway.conftest import until
 from tests.gateway.shells.conftest import RELAYED, TASKS, Gate, gated
 from tests.gateway.shells.takers import Answer, sdk_image
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -14,7 +13,7 @@ from batchflux.testing.bank import picture_of
 from tests.gateway.shells.conftest import GPT, RELAYED, TASKS, Gate
 from tests.gateway.shells.cutting import wired
 from tests.gateway.shells.shapes import CUP, MUG
-from tests.program import Scene
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,10 +109,10 @@ def _when(holds: Callable[[], bool], then: Callable[[], object]) -> threading.Th
     """Do something once something holds, in a thread of its own; the bound is there for what hangs alone."""
 
     def wait() -> None:
-        end = time.monotonic() + 90
-        while not holds() and time.monotonic() < end:
-            time.sleep(0.005)
-        then()
+        try:
+            wait_until(holds)
+        finally:
+            then()
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -157,10 +156,10 @@ def _killed(gate: Gate, model: str, name: str, way: str) -> Any:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    Scene.wait(lambda: gate.bank.posts[name] > 0)
+    wait_until(lambda: gate.bank.posts[name] > 0)
     if model == TASKS:
         held = False
-        Scene.wait(lambda: gate.bank.polls[name] > 0)
+        wait_until(lambda: gate.bank.polls[name] > 0)
     gate.kill()
     held = False
     gate.bank.prompts[name] = f"job {name}"  # what it is made for no longer waits
