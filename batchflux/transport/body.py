@@ -218,6 +218,9 @@ _BEGINNINGS = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 async def _next_piece(response: aiohttp.ClientResponse, until: Until, idle: float) -> bytes:
     content = response.content
+    broken = content.exception() is not None  # what came before it broke is there still, and only this gives it
+    if broken and (data := content._read_nowait(-1)):  # noqa: SLF001
+        return data
     if data := content.read_nowait():  # what is there already needs no timer
         return data
     if content.at_eof():
