@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from batchflux.errors import UsageError
 from batchflux.testing.serving import serving, threaded
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def test_it_ends_with_a_test_that_fails() -> None:
 def test_a_port_that_is_taken_is_said_at_once() -> None:
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
-        pytest.raises(OSError, match="in use"),
+        pytest.raises(UsageError, match="in use"),
         serving(web.Application(), taken.getsockname()[1]),
     ):
         raise AssertionError("two cannot listen there")

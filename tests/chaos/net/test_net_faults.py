@@ -57,8 +57,8 @@ def framings(net: Net) -> dict[str, tuple[bytes, Verdict]]:
         "tooshort": (HEAD + b"Content-Length: 20\r\n\r\n" + known, NOT_UNDERSTOOD),  # what follows is nobody's
         "nolength": (HEAD + b"\r\n" + known, DONE),
         "twice": (HEAD + size + b"Content-Length: 5\r\n\r\n" + known, UNKNOWN),
-        "negative": (HEAD + b"Content-Length: -5\r\n\r\n" + known, UNKNOWN),
-        "words": (HEAD + b"Content-Length: many\r\n\r\n" + known, UNKNOWN),
+        "negative": (HEAD + b"Content-Length: -5\r\n\r\n" + known, DONE),  # no number says nothing
+        "words": (HEAD + b"Content-Length: many\r\n\r\n" + known, DONE),
         "huge": (HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n" + known, UNKNOWN),
         "both": (HEAD + size + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n", DONE),  # chunks win
         "chunks": (in_chunks + chunk + b"0\r\n\r\n", DONE),
