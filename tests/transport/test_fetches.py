@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from aiohttp import ClientPayloadError, ClientSession
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -19,9 +20,12 @@ from yarl import URL
 from batchflux.errors import Code, JobError, StorageError, UsageError
 from batchflux.testing.bank import picture_of
 from batchflux.transport import DownloadSlots, Transport, TransportOptions, check_downloads
+from batchflux.transport.body import Body
+from batchflux.transport.connecting.connections import Until
 from batchflux.transport.links import to_url
 from batchflux.transport.wire_errors import shown
 from tests.serving import ScriptedServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +200,17 @@ async def test_a_whole_picture_whose_connection_broke_off_behind_it_is_taken(
     else:
         fetched = await transport.fetch(server.url)
         assert (fetched.data or contents(fetched.path)) == picture
+
+
+async def test_what_came_before_a_connection_broke_is_read_to_its_last_byte(serve: Any) -> None:
+    """Also by who was busy when it came and when it broke."""
+    server = await serve(["read", HEAD + b"Content-Length: 99\r\n\r\n" + b"x" * 10])
+    async with ClientSession() as session, session.get(server.url) as response:
+        await until(lambda: response.content.exception() is not None)
+        body, ever = Body(response), Until(asyncio.get_running_loop().time() + 60)
+        assert await body.next(ever) == b"x" * 10
+        with pytest.raises(ClientPayloadError):
+            await body.next(ever)
 
 
 async def test_the_whole_download_is_bounded(serve: Any, connect: Any, tmp_path: Path) -> None:
