@@ -74,8 +74,17 @@ def next_names(name: str) -> Iterator[str]:
 
 
 def further_in(remarks: str | None) -> list[str]:
-    """Return the names under which further pictures of a job's answer are kept, by what is said of the job."""
-    return [said.removeprefix(FURTHER) for said in (remarks or "").split("; ") if said.startswith(FURTHER)]
+    """Return the names under which further pictures of a job's answer are kept, by what is said of the job.
+
+    Remarks may quote a link of the answer, which may say anything: no other file of the folder is named so.
+    """
+    said = [PurePosixPath(one.removeprefix(FURTHER)) for one in (remarks or "").split("; ") if one.startswith(FURTHER)]
+    return [str(name) for name in said if _is_further(name)]
+
+
+def _is_further(name: PurePosixPath) -> bool:
+    inside = name.parts[:1] == (IMAGES,) and ".." not in name.parts
+    return inside and NUMBERED.fullmatch(name.stem) is not None
 
 
 def place_of(job: Job, own: Stored | None) -> str:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched, Inline, Reference
+from batchflux.output.base import FURTHER, further_in
 from batchflux.output.image_store import ImageStore, expected_of, kept_pictures
 from batchflux.output.resources import LowWaterMark
 from tests.memory_store import MemoryStore
@@ -471,3 +472,12 @@ async def test_images_on_another_disk_are_copied_and_swept(tmp_path: Path, make_
         for path in other.iterdir():
             path.unlink()
         other.rmdir()
+
+
+def test_remarks_name_further_pictures_and_no_other_file() -> None:
+    """A remark quotes links of answers, in which anything may stand."""
+    kept = [f"{FURTHER}{name}" for name in ("images/a/mug_2.png", "images/mug_10.webp")]
+    others = ("ledger.db", "images/../ledger_2.db", "images/cup.png", "/images/cup_2.png", "images", "")
+    forged = [f"{FURTHER}{name}" for name in others]
+    assert further_in("; ".join(["a ratio off", *forged, *kept])) == ["images/a/mug_2.png", "images/mug_10.webp"]
+    assert further_in(None) == []
