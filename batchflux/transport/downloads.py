@@ -209,7 +209,9 @@ class _Spool:
         if self._file is None:
             return b"".join(self._held)
         await self._settled(self._flush())
-        async with aiofiles.open(self._file[0], "rb") as file:
+        path, written = self._file
+        await self._settled(written.flush())
+        async with aiofiles.open(path, "rb") as file:
             return await file.read()
 
     async def discard(self) -> None:
@@ -226,7 +228,6 @@ class _Spool:
             path = self._folder / f".tmp-{uuid.uuid4().hex}"
             self._file = path, await aiofiles.open(path, "xb")
         await self._file[1].write(b"".join(self._held))
-        await self._file[1].flush()
         self._held, self._written = [], self.size
 
     async def _settled(self, work: Awaitable[None]) -> None:
